@@ -1,0 +1,121 @@
+"""Demonstrations in other formats: one `.npz` file, exact both ways, and a Zarr format 2 store for older readers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from demos.durable import StoreError
+from demos.episode import EpisodeError
+from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot
+from demos.store import DemoStore
+from demos.store_reader import StoreReader, build_episode
+
+# What numpy, zipfile and zlib raise for bytes that are not what they should be
+_DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_ATTRIBUTES = "attributes"  # name of the entry with the root attributes, as JSON
+
+
+def export_npz(store: StoreReader, path: Path) -> None:
+    """Writes all of a store into one file that numpy reads.
+
+    Args:
+        store: The store.
+        path: The `.npz` file; replaced in one step if it is there.
+
+    Raises:
+        StoreError: The store is damaged, or the disk would not take it.
+    """
+    arrays = {layout.path: store.read(layout.path) for layout in layouts(store.spec)}
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays, **{_ATTRIBUTES: np.array(json.dumps(store.attributes))})  # pyright: ignore[reportArgumentType]
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"{path}: not written: {error.strerror or error}") from error
+
+
+def import_npz(path: Path, out: Path) -> DemoStore:
+    """Makes a store of a file that `export_npz` wrote.
+
+    Args:
+        path: The file.
+        out: The new store, "<name>.zarr".
+
+    Returns:
+        The store, opened for writing, with the same episodes in the same order and the same chain of digests.
+
+    Raises:
+        StoreError: Not such a file, damaged, or `out` cannot be made. Nothing is left behind.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            attributes = json.loads(str(file[_ATTRIBUTES]))
+            check_attributes(path, attributes)
+            spec = stored_robot(path, attributes)
+            arrays = {layout.path: file[layout.path] for layout in layouts(spec)}
+        episodes = [build_episode(arrays, attributes, i) for i in range(attributes["n_episodes"])]
+    except (*_DAMAGE, EpisodeError) as error:
+        raise StoreError(f"{path}: not a whole export of a demo store: {' '.join(str(error).split())}") from error
+    chain = bytes.fromhex(spec.sha256)
+    for episode in episodes:
+        chain = hashlib.sha256(chain + episode.sha256).digest()
+    if chain.hex() != attributes["chain_sha256"]:
+        raise StoreError(f"{path}: damaged: its episodes do not give its chain_sha256")
+    store = DemoStore.create(out, spec, source="import:npz")
+    try:
+        for episode, excluded in zip(episodes, arrays["meta/excluded"].tolist(), strict=True):
+            store.append(episode, excluded=bool(excluded))
+    except BaseException:
+        store.close()
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return store
+
+
+def export_zarr2(store: StoreReader, path: Path) -> None:
+    """Writes Zarr format 2 with `data/*` and `meta/episode_ends`, as Diffusion Policy reads; without excluded episodes.
+
+    Args:
+        store: The store.
+        path: A directory that does not exist yet.
+
+    Raises:
+        StoreError: Something is there already, the store is damaged, or the disk would not take it.
+    """
+    if path.exists():
+        raise StoreError(f"{path}: something is there already; an export needs a new name")
+    episodes = store.episodes()
+    if not episodes:
+        raise StoreError(f"{store.path}: no episode to export, or all are excluded")
+    rows: dict[str, Any] = {
+        "data/observation": np.concatenate([episode.observations[:-1] for episode in episodes]),
+        "data/action": np.concatenate([episode.actions for episode in episodes]),
+        "data/timestamp": np.concatenate([episode.timestamps[:-1] for episode in episodes]),
+        "meta/episode_ends": np.cumsum([episode.length for episode in episodes], dtype=np.int64),
+    }
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    kept = ("schema", "spec", "spec_sha256", "chain_sha256")
+    try:
+        root = zarr.create_group(partial, zarr_format=2, attributes={key: store.attributes[key] for key in kept})
+        for name, values in rows.items():
+            chunks = (min(STEP_CHUNK, len(values)), *values.shape[1:])
+            root.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)[...] = values
+        partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise StoreError(f"{path}: not written: {error.strerror or error}") from error

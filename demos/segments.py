@@ -1,0 +1,85 @@
+"""Segments: stretches of L steps drawn from demonstrations, none of which crosses the end of an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from demos.episode import Episode, EpisodeError
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentBatch:
+    """B segments of L steps, time first."""
+
+    observations: np.ndarray  # [L+1, B, obs_dim] float32; the last one is s' of the segment's last step
+    actions: np.ndarray  # [L, B, act_dim] float32, dimensionless
+
+
+class SegmentSampler:
+    """Draws segments uniformly over every place where one fits, with all index work done once."""
+
+    def __init__(self, episodes: Sequence[Episode], length: int) -> None:
+        """Lays the episodes end to end and lists where segments may begin.
+
+        Args:
+            episodes: Where to draw from; those shorter than a segment are passed over.
+            length: L, steps in a segment, at least 1.
+
+        Raises:
+            EpisodeError: `length` below 1, no episode that long, or episodes of different sizes.
+        """
+        if length < 1:
+            raise EpisodeError(f"a segment of {length} steps; at least 1 is needed")
+        fitting = [episode for episode in episodes if episode.length >= length]
+        if not fitting:
+            longest = max((episode.length for episode in episodes), default=0)
+            raise EpisodeError(
+                f"no episode has {length} steps: the longest of {len(episodes)} has {longest}; use shorter segments"
+            )
+        sizes = sorted({(e.observations.shape[1], e.actions.shape[1]) for e in fitting})
+        if len(sizes) > 1:
+            raise EpisodeError(f"episodes of different (obs_dim, act_dim): {sizes}; expected one robot's")
+        self.length = length
+        self.observations = np.concatenate([episode.observations for episode in fitting])  # (sum(T+1), obs_dim)
+        # A row of padding an episode gives actions the row numbers of their observations; no segment reaches it.
+        padding = np.full((1, sizes[0][1]), np.nan, np.float32)
+        self.actions = np.concatenate([part for episode in fitting for part in (episode.actions, padding)])
+        first_rows = np.cumsum([0, *(episode.length + 1 for episode in fitting[:-1])])
+        self.starts = np.concatenate(
+            [row + np.arange(episode.length - length + 1) for row, episode in zip(first_rows, fitting, strict=True)]
+        )  # (number of places,) row where a segment may begin
+        self._offsets = np.arange(length + 1)[:, None]
+
+    def sample(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
+        """Draws segments, with replacement.
+
+        Args:
+            batch: B, how many.
+            rng: Source of randomness.
+
+        Returns:
+            The segments; the arrays are the caller's own.
+        """
+        rows = self._offsets + self.starts[rng.integers(len(self.starts), size=batch)]  # [L+1, B]
+        return SegmentBatch(self.observations[rows], self.actions[rows[:-1]])
+
+
+def sample_segments(episodes: Sequence[Episode], batch: int, length: int, rng: np.random.Generator) -> SegmentBatch:
+    """Draws segments once; a loop keeps a `SegmentSampler` instead.
+
+    Args:
+        episodes: Where to draw from.
+        batch: B, how many.
+        length: L, steps in a segment.
+        rng: Source of randomness.
+
+    Returns:
+        observations [L+1, B, obs_dim], actions [L, B, act_dim].
+
+    Raises:
+        EpisodeError: No episode is long enough.
+    """
+    return SegmentSampler(episodes, length).sample(batch, rng)

@@ -1,0 +1,91 @@
+"""Where an operator acts: a robot behind its backend, or a task in its own simulator, seen in the same way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from robots.backend import Backend
+from robots.command import CommandMap
+from robots.observation import ObservationMap
+from robots.spec import RobotSpec
+
+
+class TaskEnvironment(Protocol):
+    """A task in its own simulator, as `robots.task.TaskEnv`."""
+
+    def reset(self) -> np.ndarray:
+        """Begins an episode; observation (obs_dim,)."""
+        ...
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        """Takes an action (act_dim,); observation (obs_dim,), reward, termination, truncation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is known after a reset or a step."""
+
+    observation: np.ndarray  # (obs_dim,) float32
+    measured_ns: int | None  # [ns] monotonic clock; None where time is only simulated
+    reward: float = float("nan")  # true reward of the step that led here, NaN = unknown
+    ended_by: str | None = None  # None = the episode goes on
+
+
+class BackendStage:
+    """A robot, or what stands in for one."""
+
+    def __init__(self, backend: Backend, spec: RobotSpec) -> None:
+        """Stands before `backend`."""
+        self._backend = backend
+        self._observe, self._command = ObservationMap(spec), CommandMap(spec)
+        self._sequence = -1
+
+    def reset(self) -> Moment:
+        """Begins an episode."""
+        reading = self._backend.reset()
+        self._sequence = reading.sequence
+        return Moment(self._observe(reading.values).astype(np.float32), reading.timestamp_ns)
+
+    def step(self, action: np.ndarray) -> Moment:
+        """Takes an action (act_dim,) float32."""
+        reading = self._backend.step(self._command.command(action))
+        # A repeated reading is not a measurement: recorded, it would teach that the action did nothing.
+        stale = reading.sequence == self._sequence
+        self._sequence = reading.sequence
+        observation = self._observe(reading.values).astype(np.float32)
+        return Moment(observation, reading.timestamp_ns, ended_by="interrupted" if stale else None)
+
+
+class TaskStage:
+    """A task in its own simulator, which knows the true reward."""
+
+    def __init__(self, environment: TaskEnvironment) -> None:
+        """Stands before `environment`."""
+        self._environment = environment
+
+    def reset(self) -> Moment:
+        """Begins an episode."""
+        return Moment(np.asarray(self._environment.reset(), np.float32), None)
+
+    def step(self, action: np.ndarray) -> Moment:
+        """Takes an action (act_dim,) float32."""
+        observation, reward, termination, truncation = self._environment.step(action.astype(np.float64))
+        ended_by = "termination" if termination else "truncation" if truncation else None
+        return Moment(np.asarray(observation, np.float32), None, float(reward), ended_by)
+
+
+def stage_for(backend: Backend | TaskEnvironment, spec: RobotSpec) -> BackendStage | TaskStage:
+    """The stage in front of whatever there is.
+
+    Args:
+        backend: A robot, its stand-in, or a task in its own simulator.
+        spec: The robot.
+
+    Returns:
+        Something to reset and step with actions.
+    """
+    return BackendStage(backend, spec) if isinstance(backend, Backend) else TaskStage(backend)

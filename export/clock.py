@@ -1,0 +1,137 @@
+"""Time in the control loop: absolute deadlines in integer nanoseconds, and a histogram of how long things took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class PeriodicClock:
+    """Wakes at t0 + k * period. After a miss the phase is kept: whole periods are skipped, never shifted."""
+
+    def __init__(
+        self,
+        period_ns: int,
+        spin_ns: int = 0,
+        now: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Makes a clock; `start` sets it going.
+
+        Args:
+            period_ns: [ns] one control period.
+            spin_ns: [ns] before a deadline from which it polls instead of sleeping: less jitter for more CPU.
+            now: Monotonic clock [ns].
+            sleep: Sleeps [s].
+        """
+        self.now = now
+        self.period_ns = period_ns
+        self.ticks = 0  # grid index of the running tick, skipped ones counted
+        self.misses = 0  # ticks that ended after their deadline
+        self.miss_streak = 0  # of these, in a row until now
+        self.skipped = 0  # whole periods in which no tick began
+        self.lateness_ns = 0  # [ns] of the last wake-up, after its deadline
+        self._spin_ns = spin_ns
+        self._sleep = sleep
+        self._start_ns = 0
+
+    @property
+    def deadline_ns(self) -> int:
+        """[ns] end of the running tick, which is the start of the next."""
+        return self._start_ns + (self.ticks + 1) * self.period_ns
+
+    def start(self) -> int:
+        """Sets t0 to now.
+
+        Returns:
+            [ns] t0.
+        """
+        self._start_ns = self.now()
+        self.ticks = 0
+        return self._start_ns
+
+    def wait(self) -> int:
+        """Ends the running tick: sleeps until its deadline, or counts a miss and goes on at once.
+
+        Returns:
+            Whole periods that were skipped; 0 in time, and 0 for a miss of less than a period.
+        """
+        deadline = self.deadline_ns
+        late = self.now() - deadline
+        if late > 0:
+            skipped = late // self.period_ns
+            self.misses += 1
+            self.miss_streak += 1
+            self.skipped += skipped
+            self.lateness_ns = late - skipped * self.period_ns
+            self.ticks += 1 + skipped
+            return skipped
+        self.miss_streak = 0
+        if -late > self._spin_ns:
+            self._sleep((-late - self._spin_ns) * 1e-9)
+        after = self.now()
+        while after < deadline:  # polls through the spin, and through a sleep that woke a little early
+            after = self.now()
+        self.lateness_ns = after - deadline
+        self.ticks += 1
+        return 0
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """Quantiles of a latency, each exact to 1 us upward."""
+
+    count: int
+    p50_us: float  # [us]
+    p99_us: float  # [us]
+    p999_us: float  # [us]
+    max_us: float  # [us]
+
+
+class LatencyHistogram:
+    """Counts durations in bins of 1 us; its size is fixed, however long the robot runs."""
+
+    def __init__(self, bins: int = 100_000) -> None:
+        """Makes an empty histogram.
+
+        Args:
+            bins: Number of bins of 1 us; longer durations share one more, and the greatest is kept exactly.
+        """
+        self._counts = np.zeros(bins + 1, dtype=np.int64)
+        self._max_ns = 0
+        self.count = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Counts one duration.
+
+        Args:
+            duration_ns: [ns]; a negative one counts as 0.
+        """
+        self.count += 1
+        self._counts[min(max(duration_ns, 0) // 1000, len(self._counts) - 1)] += 1
+        if duration_ns > self._max_ns:
+            self._max_ns = duration_ns
+
+    def quantile_us(self, probability: float) -> float:
+        """The duration that a share of all did not exceed.
+
+        Args:
+            probability: In (0, 1].
+
+        Returns:
+            [us] upper edge of the bin, at most the greatest duration; NaN when empty.
+        """
+        if self.count == 0:
+            return float("nan")
+        rank = max(1, int(np.ceil(probability * self.count)))
+        i = int(np.searchsorted(np.cumsum(self._counts), rank))
+        edge = self._max_ns / 1000 if i == len(self._counts) - 1 else float(i + 1)
+        return min(edge, self._max_ns / 1000)
+
+    def summary(self) -> LatencySummary:
+        """The usual quantiles."""
+        p50, p99, p999 = (self.quantile_us(p) for p in (0.5, 0.99, 0.999))
+        return LatencySummary(self.count, p50, p99, p999, self._max_ns / 1000)

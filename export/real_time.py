@@ -1,0 +1,120 @@
+"""What a process can do to be left alone while it controls a robot: tried, reported, and put back afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+_MCL_CURRENT_AND_FUTURE = 3  # mlockall(2): pages in memory now, and all later ones
+
+
+@dataclass(frozen=True)
+class RealTimeOptions:
+    """What to ask the system for. All of it may be refused to an ordinary user, which is reported and no error."""
+
+    fifo_priority: int | None = None  # 1..99 for SCHED_FIFO, None = leave the scheduler alone
+    lock_memory: bool = False  # no page of this process is swapped out
+    cpu: int | None = None  # run on this core only
+
+
+class StopFlag:
+    """Whether someone asked the loop to stop."""
+
+    reason: str | None = None  # "SIGINT" | "SIGTERM"
+
+
+@contextmanager
+def left_alone(options: RealTimeOptions) -> Iterator[dict[str, str]]:
+    """Keeps the garbage collector out of the loop and asks for the scheduling wanted.
+
+    Args:
+        options: What to ask for.
+
+    Yields:
+        What was asked for -> "granted" or why not.
+    """
+    collecting = gc.isenabled()
+    # Freezing what is imported by now leaves the collector nothing to walk, should someone call it after all.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    granted: dict[str, str] = {}
+    undo: list[Callable[[], object]] = []
+    try:
+        _ask(options, granted, undo)
+        yield granted
+    finally:
+        for step in reversed(undo):
+            step()
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopFlag]:
+    """Turns the first SIGINT or SIGTERM into a flag, so that the robot is brought to rest; a second one ends at once.
+
+    Yields:
+        The flag. Outside the main thread no handler can be installed, and it stays unset.
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if flag.reason is not None:
+            raise KeyboardInterrupt
+        flag.reason = signal.Signals(number).name
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _ask(options: RealTimeOptions, granted: dict[str, str], undo: list[Callable[[], object]]) -> None:
+    if options.cpu is not None:
+        _try(f"core {options.cpu}", lambda: _pin(options.cpu, undo), granted)
+    if options.lock_memory:
+        _try("memory lock", lambda: _lock_memory(undo), granted)
+    if options.fifo_priority is not None:
+        _try(f"SCHED_FIFO {options.fifo_priority}", lambda: _fifo(options.fifo_priority, undo), granted)
+
+
+def _try(what: str, action: Callable[[], None], granted: dict[str, str]) -> None:
+    try:
+        action()
+        granted[what] = "granted"
+    except (OSError, AttributeError, ValueError) as error:  # AttributeError: the system has no such call
+        granted[what] = f"refused: {getattr(error, 'strerror', None) or error}"
+
+
+def _pin(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu or 0})
+    undo.append(lambda: os.sched_setaffinity(0, before))
+
+
+def _fifo(priority: int | None, undo: list[Callable[[], object]]) -> None:
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority or 1))
+    undo.append(lambda: os.sched_setscheduler(0, policy, param))
+
+
+def _lock_memory(undo: list[Callable[[], object]]) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(_MCL_CURRENT_AND_FUTURE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    undo.append(libc.munlockall)

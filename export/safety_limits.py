@@ -1,0 +1,89 @@
+"""What the safety layer knows of a robot, as arrays: limits of commands and joints, and what it means to hold still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from robots.spec import RobotSpec, ToolkitError
+
+
+class SafetyError(ToolkitError):
+    """A safety layer that was set up or called wrongly."""
+
+
+@dataclass(frozen=True, eq=False)
+class SafetyLimits:
+    """Limits of one robot, looked up once. An actuator's joint is the one of the same name."""
+
+    channels: tuple[str, ...]  # every raw measurement, as in spec.channels
+    lower: np.ndarray  # (act_dim,) [unit] least command
+    upper: np.ndarray  # (act_dim,) [unit] greatest command
+    slew_step: (
+        np.ndarray
+    )  # (act_dim,) [unit] greatest change of the command in one control period; infinity = unlimited
+    rest: np.ndarray  # (act_dim,) [unit] command of a robot at rest: zero effort, zero velocity, else the offset
+    holds_position: np.ndarray  # (act_dim,) bool, the drive keeps a position by itself
+    position_channel: np.ndarray  # (act_dim,) index of the joint's measured position, -1 where not measured
+    velocity_channel: np.ndarray  # (act_dim,) index of the joint's measured velocity, 0 where not measured
+    damps: np.ndarray  # (act_dim,) bool, effort drive with kd and a measured velocity
+    damping: np.ndarray  # (act_dim,) [unit s/rad | unit s/m] kd
+    watched: np.ndarray  # (n,) indices of channels with a joint limit
+    watched_lower: np.ndarray  # (n,) [rad | m | rad/s | m/s]
+    watched_upper: np.ndarray  # (n,) [rad | m | rad/s | m/s]
+    unwatched: tuple[str, ...]  # limits in the spec that no channel measures, so that nothing can watch them
+
+    @classmethod
+    def from_spec(cls, spec: RobotSpec) -> SafetyLimits:
+        """Collects the limits of a robot.
+
+        Args:
+            spec: The robot.
+
+        Returns:
+            Its limits.
+        """
+        position = {name: i for i, name in enumerate(spec.channels)}
+        lower, upper, offset = (
+            np.array([getattr(t, name) for t in spec.action]) for name in ("lower", "upper", "offset")
+        )
+        kinds = np.array([term.kind for term in spec.action])
+        velocity = np.array([position.get(f"joint_vel/{name}", -1) for name in spec.action_names])
+        damping = np.array([term.kd or 0.0 for term in spec.action])
+        watched, unwatched = _watched(spec, position)
+        return cls(
+            channels=spec.channels,
+            lower=lower.astype(float),
+            upper=upper.astype(float),
+            slew_step=np.array([np.inf if t.slew is None else t.slew * spec.control_dt for t in spec.action]),
+            rest=np.clip(np.where(np.isin(kinds, ("effort", "velocity")), 0.0, offset), lower, upper),
+            holds_position=kinds == "position",
+            position_channel=np.array([position.get(f"joint_pos/{name}", -1) for name in spec.action_names]),
+            velocity_channel=np.maximum(velocity, 0),
+            damps=(kinds == "effort") & (damping > 0) & (velocity >= 0),
+            damping=damping,
+            watched=np.array([index for index, _, _ in watched], dtype=np.intp),
+            watched_lower=np.array([low for _, low, _ in watched], dtype=float),
+            watched_upper=np.array([high for _, _, high in watched], dtype=float),
+            unwatched=tuple(unwatched),
+        )
+
+    def channel_names(self, indices: np.ndarray) -> str:
+        """Names of channels for a message."""
+        return ", ".join(self.channels[i] for i in indices)
+
+
+def _watched(spec: RobotSpec, position: dict[str, int]) -> tuple[list[tuple[int, float, float]], list[str]]:
+    """(channel, lower, upper) of every limit that can be watched, and names of those that cannot."""
+    watched, unwatched = [], []
+    for limit in spec.joint_limits:
+        bounds = [(f"joint_pos/{limit.joint}", limit.lower, limit.upper)]
+        if limit.velocity is not None:
+            bounds.append((f"joint_vel/{limit.joint}", -limit.velocity, limit.velocity))
+        for channel, low, high in bounds:
+            if channel in position:
+                watched.append((position[channel], low, high))
+            else:
+                unwatched.append(channel)
+    return watched, unwatched

@@ -1,0 +1,349 @@
+"""BatchSim: many copies of one robot, stepped together by MuJoCo's thread pool.
+
+Each environment is a row of arrays, never a Python object, so a step costs little more than its physics.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+from mujoco import rollout
+
+from robots.channels import ChannelMap, ControlMap
+from robots.command import CommandMap
+from robots.model import compile_model, log_physics_warnings, substeps
+from robots.observation import ObservationMap
+from robots.reset import draw_states, place
+from robots.spec import RobotSpec, ToolkitError
+
+_LARGEST = 1e6  # [SI] a position or velocity beyond this is a diverged simulation, not a robot
+_SENSING_OFF = mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_CONTACT
+# Sensors of position or velocity that read the constraint solver's rows
+_LIMIT_SENSORS = (
+    mujoco.mjtSensor.mjSENS_JOINTLIMITPOS, mujoco.mjtSensor.mjSENS_JOINTLIMITVEL,
+    mujoco.mjtSensor.mjSENS_TENDONLIMITPOS, mujoco.mjtSensor.mjSENS_TENDONLIMITVEL,
+)  # fmt: skip
+
+
+class BatchSimError(ToolkitError):
+    """The batched simulator was used wrongly: an array of a wrong shape, or another simulator's state."""
+
+
+@dataclass(frozen=True)
+class BatchStep:
+    """One control step of all environments."""
+
+    observation: np.ndarray  # [B, obs_dim] float64, what the policy acts on next: after a reset where one was due
+    final_observation: np.ndarray  # [B, obs_dim] float64 s_{t+1}, before any reset; always finite
+    termination: np.ndarray  # [B] bool, the task ended for good
+    truncation: np.ndarray  # [B] bool, the time limit was reached
+    quarantined: np.ndarray  # [B] bool, the physics broke: learn nothing from this transition
+
+
+class BatchSim:
+    """B environments of one robot with auto-reset. Not thread-safe; `step` itself uses `num_threads` threads."""
+
+    def __init__(
+        self,
+        spec: RobotSpec,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        num_threads: int | None = None,
+        reset_pool: int = 1024,
+        stagger: bool = True,
+    ) -> None:
+        """Compiles the model and draws the states that episodes begin with.
+
+        Args:
+            spec: The robot.
+            num_envs: B.
+            seed: Decides every episode's beginning; environment i has the same episodes whatever B is.
+            num_threads: Physics threads, None for as many as the process may use.
+            reset_pool: How many different beginnings there are.
+            stagger: Whether each environment's first episode gets a random shorter time limit, so that resets spread
+                out over time instead of coming all at once.
+
+        Raises:
+            RobotSpecError: The robot's description does not fit its model.
+            BatchSimError: Fewer than one environment or beginning.
+        """
+        if num_envs < 1 or reset_pool < 1:
+            raise BatchSimError(f"num_envs {num_envs} and reset_pool {reset_pool}: both must be at least 1")
+        self.spec, self.num_envs, self._seed, self._stagger = spec, num_envs, seed, stagger
+        self.obs_dim, self.act_dim = spec.obs_dim, spec.act_dim
+        self.model = compile_model(spec)
+        self.n_substeps = substeps(spec, self.model)
+        log_physics_warnings()
+        threads = max(1, min(num_threads or available_cpus(), num_envs))
+        self._channels, self._controls = ChannelMap(spec, self.model), ControlMap(spec, self.model)
+        self._commands, self._observe = CommandMap(spec), ObservationMap(spec)
+        pool = draw_states(spec, self.model, reset_pool, np.random.default_rng([seed, reset_pool]), threads)
+        self._pool = pool
+        self._pool_observation = self._observe(self._channels.read(pool.state, pool.sensordata))
+        self._make_models()
+        self._rollout: rollout.Rollout | None = rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
+        self._allocate()
+
+    def _make_models(self) -> None:
+        """Variants of the model: one that is stepped, one that only senses; one per environment where scenes differ."""
+        dynamics = copy.copy(self.model)
+        # A broken state must stay visibly broken: MuJoCo's own reset would pass for a wondrous recovery.
+        dynamics.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        if not self._channels.needs_stepped_sensors:
+            dynamics.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
+        sensing = copy.copy(self.model)
+        limits_sensed = np.isin(self.model.sensor_type, [int(kind) for kind in _LIMIT_SENSORS]).any()
+        sensing.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT if limits_sensed else _SENSING_OFF
+        sensing.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
+        if self.spec.reset.world:
+            self._dynamics = [copy.copy(dynamics) for _ in range(self.num_envs)]
+            self._sensing = [copy.copy(sensing) for _ in range(self.num_envs)]
+        else:
+            self._dynamics = [dynamics] * self.num_envs
+            self._sensing = [sensing] * self.num_envs
+
+    def _allocate(self) -> None:
+        count, model, num_state = self.num_envs, self.model, self._channels.num_state
+        self.physics_state = np.empty((count, num_state))  # [B, num_state] mjSTATE_FULLPHYSICS
+        self.ctrl = np.zeros((count, model.nu))  # [B, nu] of the last step
+        self.placement = np.empty((count, len(self.spec.reset.world), 3))  # [B, n, 3] [m]
+        self._warmstart = np.zeros((count, model.nv))
+        self._observation = np.empty((count, self.obs_dim))
+        self._trajectory = np.empty((count, self.n_substeps, num_state))
+        self._control = np.zeros((count, self.n_substeps, model.nu))
+        self._command = np.empty((count, self.act_dim))
+        self._values = np.empty((count, self._channels.num_channels))
+        self._stepped_sensors = None
+        if self._channels.needs_stepped_sensors:
+            self._stepped_sensors = np.empty((count, self.n_substeps, model.nsensordata))
+        self._fresh_sensors = np.empty((count, 1, model.nsensordata))
+        self._steps = np.zeros(count, dtype=np.int64)  # control steps since the episode began
+        self._limit = np.zeros(count, dtype=np.int64)  # control steps at which the episode is truncated
+        self._episode = np.zeros(count, dtype=np.int64)  # episodes begun
+        self._everyone = np.arange(count)
+
+    def reset(self) -> np.ndarray:
+        """Begins a new episode in every environment.
+
+        Returns:
+            [B, obs_dim] float64 observations.
+        """
+        self._begin(self._everyone)
+        if self._stagger:
+            draw = _hash(self._seed, self._everyone, np.full(self.num_envs, -1))
+            self._limit[:] = 1 + (draw % np.uint64(self.spec.episode_steps)).astype(np.int64)
+        return self._observation.copy()
+
+    def step(self, action: np.ndarray, before_reset: Callable[[], None] | None = None) -> BatchStep:
+        """Advances every environment by one control step, and resets those whose episode ended.
+
+        Args:
+            action: [B, act_dim], dimensionless; clipped to [-1, 1].
+            before_reset: Called when the physics has advanced and before any reset, so that it may look at
+                `physics_state`, `ctrl` and `placement`. A quarantined environment still shows the state before the step.
+
+        Returns:
+            What happened.
+
+        Raises:
+            BatchSimError: `action` has a wrong shape, `reset` was never called, or the simulator is closed.
+        """
+        if np.shape(action) != (self.num_envs, self.act_dim):
+            raise BatchSimError(f"action of shape {np.shape(action)}; expected ({self.num_envs}, {self.act_dim})")
+        if not self._episode.all():
+            raise BatchSimError("step before reset")
+        self._commands.command(action, out=self._command)
+        sane = np.isfinite(self._command).all(axis=1)
+        if not sane.all():
+            self._command[~sane] = 0.0
+        self._controls.ctrl(self._command, self.ctrl)
+        sane &= self._advance()
+        final_observation = self._sense(sane)
+        sane &= np.isfinite(final_observation).all(axis=1)
+        quarantined = ~sane
+        if quarantined.any():
+            final_observation[quarantined] = self._observation[quarantined]
+        self._steps += 1
+        truncation = (self._steps >= self._limit) & sane
+        if before_reset is not None:
+            before_reset()
+        self._observation = final_observation.copy()
+        ended = np.flatnonzero(truncation | quarantined)
+        if ended.size:
+            self._begin(ended)
+        termination = np.zeros(self.num_envs, dtype=bool)
+        return BatchStep(self._observation.copy(), final_observation, termination, truncation, quarantined)
+
+    def model_of(self, index: int) -> mujoco.MjModel:
+        """A copy of the model with the scene as environment `index` has it.
+
+        Args:
+            index: The environment.
+
+        Returns:
+            A fresh copy; writing to it changes nothing here.
+        """
+        model = copy.copy(self.model)
+        place(self.spec, model, self.placement[index])
+        return model
+
+    def set_state(
+        self,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+        act: np.ndarray | None = None,
+        time: np.ndarray | float = 0.0,
+        warmstart: np.ndarray | None = None,
+        placement: np.ndarray | None = None,
+    ) -> None:
+        """Puts every environment into a given state; the episode clocks run on. For tests and replays.
+
+        Args:
+            qpos: [B, nq] or (nq,).
+            qvel: [B, nv] or (nv,).
+            act: [B, na] or (na,) activations, None for zero.
+            time: [B] or scalar [s] of the physics.
+            warmstart: [B, nv] or (nv,) exact accelerations to start the solver from, None for zero.
+            placement: [B, n, 3] or (n, 3) [m] of what `spec.reset.world` moves, None to leave it.
+        """
+        channels = self._channels
+        self.physics_state[:, 0] = time
+        self.physics_state[:, channels.qpos] = qpos
+        self.physics_state[:, channels.qvel] = qvel
+        self.physics_state[:, channels.act] = 0.0 if act is None else act
+        self._warmstart[:] = 0.0 if warmstart is None else warmstart
+        if placement is not None:
+            self.placement[:] = placement
+            self._place(self._everyone)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-exact continuation needs, as plain arrays and numbers."""
+        return {
+            "seed": self._seed,
+            "pool": len(self._pool.state),
+            "physics_state": self.physics_state.copy(),
+            "warmstart": self._warmstart.copy(),
+            "placement": self.placement.copy(),
+            "observation": self._observation.copy(),
+            "ctrl": self.ctrl.copy(),
+            "steps": self._steps.copy(),
+            "limit": self._limit.copy(),
+            "episode": self._episode.copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the simulator back where `state_dict` found it.
+
+        Args:
+            state: From a simulator of the same robot, number of environments, seed and reset pool.
+
+        Raises:
+            BatchSimError: It is from another simulator.
+        """
+        expected = self.state_dict()
+        if set(state) != set(expected):
+            raise BatchSimError(f"simulator state with the keys {sorted(state)}; expected {sorted(expected)}")
+        for key, value in expected.items():
+            same = np.shape(state[key]) == value.shape if isinstance(value, np.ndarray) else state[key] == value
+            if not same:
+                raise BatchSimError(f"simulator state from another simulator: its {key} does not fit")
+        for key, target in (
+            ("physics_state", self.physics_state), ("warmstart", self._warmstart), ("placement", self.placement),
+            ("observation", self._observation), ("ctrl", self.ctrl), ("steps", self._steps), ("limit", self._limit),
+            ("episode", self._episode),
+        ):  # fmt: skip
+            target[:] = state[key]
+        self._place(self._everyone)
+
+    def close(self) -> None:
+        """Ends the threads. Closing twice is allowed."""
+        if self._rollout is not None:
+            self._rollout.close()
+            self._rollout = None
+
+    def _advance(self) -> np.ndarray:
+        """Runs the physics of one control step; returns [B] bool, which environments survived it."""
+        if self._rollout is None:
+            raise BatchSimError("the simulator is closed")
+        self._control[:] = self.ctrl[:, None, :]
+        self._rollout.rollout(
+            self._dynamics, self._data, self.physics_state, self._control, skip_checks=True, nstep=self.n_substeps,
+            initial_warmstart=self._warmstart, state=self._trajectory, sensordata=self._stepped_sensors,
+        )  # fmt: skip
+        channels, dt = self._channels, self.model.opt.timestep
+        after = self._trajectory[:, -1]
+        before = self._trajectory[:, -2] if self.n_substeps > 1 else self.physics_state
+        # A NaN makes the comparison false; a rollout that broke off lags behind in time.
+        sane = np.abs(after[:, 1:]).max(axis=1) < _LARGEST
+        sane &= after[:, 0] > self.physics_state[:, 0] + (self.n_substeps - 0.5) * dt
+        # The solver's real starting point stays inside the rollout; this differs from it only by implicit damping.
+        with np.errstate(invalid="ignore"):
+            np.subtract(after[:, channels.qvel], before[:, channels.qvel], out=self._warmstart)
+        self._warmstart /= dt
+        if sane.all():
+            self.physics_state[:] = after
+        else:
+            self.physics_state[sane] = after[sane]
+            self._warmstart[~sane] = 0.0
+        return sane
+
+    def _sense(self, sane: np.ndarray) -> np.ndarray:
+        """Observations [B, obs_dim] of the states after the step."""
+        fresh = stepped = None
+        if self._stepped_sensors is not None:
+            stepped = self._stepped_sensors[:, -1]
+        if self._channels.needs_fresh_sensors:
+            assert self._rollout is not None
+            # A rollout's sensors are those before its last step, so one more step is begun and its state dropped.
+            self._rollout.rollout(
+                self._sensing, self._data, self.physics_state, self._control[:, :1].copy(), skip_checks=True, nstep=1,
+                state=None, sensordata=self._fresh_sensors,
+            )  # fmt: skip
+            fresh = self._fresh_sensors[:, 0]
+        self._channels.read(self.physics_state, fresh, stepped, out=self._values)
+        if not sane.all():
+            self._values[~sane] = 0.0
+        return self._observe(self._values)
+
+    def _begin(self, index: np.ndarray) -> None:
+        """Begins an episode in the environments `index`."""
+        self._episode[index] += 1
+        pick = (_hash(self._seed, index, self._episode[index]) % np.uint64(len(self._pool.state))).astype(np.int64)
+        self.physics_state[index] = self._pool.state[pick]
+        self._warmstart[index] = self._pool.warmstart[pick]
+        self._observation[index] = self._pool_observation[pick]
+        self._steps[index] = 0
+        self._limit[index] = self.spec.episode_steps
+        self.placement[index] = self._pool.placement[pick]
+        self._place(index)
+
+    def _place(self, index: np.ndarray) -> None:
+        if self.spec.reset.world:
+            for i in index:
+                place(self.spec, self._dynamics[i], self.placement[i])
+                place(self.spec, self._sensing[i], self.placement[i])
+
+
+def available_cpus() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _hash(seed: int, index: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """SplitMix64 of (seed, environment, episode) as uint64: random numbers that need no state to be saved."""
+    with np.errstate(over="ignore"):
+        mixed = np.full(index.shape, seed % 2**64, dtype=np.uint64)
+        for word in (index, episode):
+            mixed = (mixed ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed

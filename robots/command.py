@@ -1,0 +1,62 @@
+"""Actions to commands and back: command = clip(offset + scale * clip(action, -1, 1), lower, upper)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robots.spec import RobotSpec
+
+
+class CommandMap:
+    """The action terms of a robot as arrays, so that mapping costs no look-ups."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        """Collects the arrays.
+
+        Args:
+            spec: The robot.
+        """
+        self.scale = np.array([term.scale for term in spec.action], dtype=np.float64)  # [unit]
+        self.offset = np.array([term.offset for term in spec.action], dtype=np.float64)  # [unit]
+        self.lower = np.array([term.lower for term in spec.action], dtype=np.float64)  # [unit]
+        self.upper = np.array([term.upper for term in spec.action], dtype=np.float64)  # [unit]
+
+    def command(self, action: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Command for an action.
+
+        Args:
+            action: (..., act_dim), dimensionless; clipped to [-1, 1].
+            out: (..., act_dim) float64 buffer to fill, or None for a new one.
+
+        Returns:
+            (..., act_dim) float64 command in SI units, within each actuator's limits. NaN stays NaN: catching it is
+            the safety layer's business, hiding it would be worse.
+        """
+        out = np.clip(action, -1.0, 1.0, out=out, dtype=np.float64)
+        out *= self.scale
+        out += self.offset
+        return np.clip(out, self.lower, self.upper, out=out)
+
+    def action(self, command: np.ndarray) -> np.ndarray:
+        """The action that gives a command; used to label what a person teleoperated.
+
+        Args:
+            command: (..., act_dim) SI units.
+
+        Returns:
+            (..., act_dim) dimensionless, in [-1, 1] for a command within reach.
+        """
+        return (np.asarray(command, dtype=np.float64) - self.offset) / self.scale
+
+
+def make_command(spec: RobotSpec, action: np.ndarray) -> np.ndarray:
+    """Command for an action, the plain form of `CommandMap.command`.
+
+    Args:
+        spec: The robot.
+        action: (..., act_dim), dimensionless.
+
+    Returns:
+        (..., act_dim) float64 command in SI units.
+    """
+    return CommandMap(spec).command(np.asarray(action, dtype=np.float64))

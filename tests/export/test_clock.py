@@ -1,0 +1,106 @@
+"""The clock keeps its phase on a fake time line, and the histogram its counts."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.clock import LatencyHistogram, PeriodicClock
+
+PERIOD = 10_000
+
+
+class FakeTime:
+    """A time line that only work, sleep and looking at it move forward."""
+
+    def __init__(self, overshoot: int = 0) -> None:
+        self.time, self.overshoot, self.slept = 12_345, overshoot, []
+
+    def now(self) -> int:
+        self.time += 1
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += round(seconds * 1e9) + self.overshoot
+
+
+def test_deadlines_do_not_drift() -> None:
+    """A thousand ticks of uneven work and late wake-ups end on the grid of the first: errors do not add up."""
+    fake = FakeTime(overshoot=37)
+    clock = PeriodicClock(PERIOD, now=fake.now, sleep=fake.sleep)
+    start = clock.start()
+    for k in range(1000):
+        fake.time += (k * 997) % 9000
+        assert clock.wait() == 0
+        assert 0 <= fake.time - (start + (k + 1) * PERIOD) < 50
+    assert clock.misses == clock.skipped == 0 and clock.ticks == 1000
+
+
+def test_a_short_miss_is_made_up_at_once() -> None:
+    """A tick a little late is a miss; the next begins without sleep, and its own deadline is still on the grid."""
+    fake = FakeTime()
+    clock = PeriodicClock(PERIOD, now=fake.now, sleep=fake.sleep)
+    start = clock.start()
+    fake.time = start + PERIOD + 500
+    assert clock.wait() == 0 and fake.slept == [] and clock.misses == clock.miss_streak == 1
+    assert clock.deadline_ns == start + 2 * PERIOD
+    assert clock.wait() == 0 and clock.miss_streak == 0 and clock.misses == 1
+    assert start + 2 * PERIOD <= fake.time < start + 2 * PERIOD + 10
+
+
+def test_a_long_stall_skips_whole_periods_and_keeps_phase() -> None:
+    """After 3.4 periods, two whole ones are skipped and counted, and nothing fires back to back."""
+    fake = FakeTime()
+    clock = PeriodicClock(PERIOD, now=fake.now, sleep=fake.sleep)
+    start = clock.start()
+    fake.time = start + 34_000
+    assert clock.wait() == 2 and clock.misses == 1 and clock.skipped == 2 and clock.ticks == 3
+    assert clock.lateness_ns == pytest.approx(4000, abs=5)
+    clock.wait()
+    assert start + 4 * PERIOD <= fake.time < start + 4 * PERIOD + 10
+
+
+@given(st.lists(st.integers(0, 5 * PERIOD), min_size=1, max_size=50), st.integers(0, PERIOD), st.integers(0, 300))
+def test_phase_and_counts_hold_for_any_work(work: list[int], spin: int, overshoot: int) -> None:
+    """However long ticks take: waking is never early, every period is run or skipped, the phase never moves."""
+    fake = FakeTime(overshoot)
+    clock = PeriodicClock(PERIOD, spin, fake.now, fake.sleep)
+    start = clock.start()
+    for duration in work:
+        fake.time += duration
+        skipped, before = clock.wait(), clock.deadline_ns - PERIOD
+        assert (before - start) % PERIOD == 0 and fake.time >= before and skipped >= 0
+        assert fake.time - before <= PERIOD + overshoot + spin + 2
+    assert clock.ticks == len(work) + clock.skipped
+    assert clock.misses <= len(work)
+
+
+def test_spin_shortens_the_sleep() -> None:
+    """With a spin margin it sleeps less and polls the rest."""
+    fake = FakeTime()
+    clock = PeriodicClock(PERIOD, 4000, fake.now, fake.sleep)
+    start = clock.start()
+    clock.wait()
+    assert fake.slept[0] == pytest.approx(6e-6, abs=1e-8) and fake.time == start + PERIOD
+
+
+@given(st.lists(st.integers(0, 300_000), min_size=1, max_size=200))
+def test_histogram_agrees_with_sorting(durations: list[int]) -> None:
+    """Quantiles equal those of the sorted durations to the bin width, the maximum exactly; overflow is not lost."""
+    histogram = LatencyHistogram(bins=200)
+    for duration in durations:
+        histogram.add(duration)
+    summary = histogram.summary()
+    ordered = np.sort(durations) / 1000
+    assert summary.count == len(durations) and summary.max_us == ordered[-1]
+    for probability, found in ((0.5, summary.p50_us), (0.99, summary.p99_us), (0.999, summary.p999_us)):
+        exact = ordered[int(np.ceil(probability * len(ordered))) - 1]
+        assert exact <= found + 1e-9
+        if exact < 200:
+            assert found <= exact + 1.0
+
+
+def test_empty_histogram_says_so() -> None:
+    """No durations give NaN, not zero."""
+    assert np.isnan(LatencyHistogram().summary().p50_us)

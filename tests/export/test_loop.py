@@ -1,0 +1,212 @@
+"""The loop: real time kept and counted, faults held and latched, stopping gently, and no growth."""
+
+import dataclasses
+import os
+import signal
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.loop import LoopError, LoopOptions, run
+from export.monitor import MonitorConfig, RewardMonitor
+from export.runtime import load_bundle
+from export.safety import SafetyConfig, SafetyLayer
+from robots.backend import BackendError, SensorReading
+from robots.spec import RobotSpec
+
+GENTLE = SafetyConfig(soft_start_seconds=0.02, soft_stop_seconds=0.02)
+BRISK = LoopOptions(fault_seconds=0.05, miss_seconds=60.0)
+
+
+class Constant:
+    """A policy that always does the same; a reward that is always the same."""
+
+    uses_next_observation = False
+
+    def __init__(self, action: float = 0.5, reward: float = 0.0) -> None:
+        self.action, self.reward = np.full(3, action, dtype=np.float32), reward
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        return self.action
+
+    def score(self, observation: np.ndarray, action: np.ndarray, next_observation: np.ndarray | None = None) -> float:
+        self.scored = action.copy()
+        return self.reward
+
+
+def drive(backend: Any, policy: Any = None, seconds: float = 0.2, **more: Any) -> Any:
+    """Runs the loop with a gentle safety layer."""
+    spec = backend.spec
+    settings = {"safety": SafetyLayer(spec, GENTLE), "options": BRISK, **more}
+    return run(backend, policy or Constant(), spec, seconds=seconds, **settings)
+
+
+def test_a_bundle_drives_a_robot(pristine: Path, still: Any) -> None:
+    """Policy, reward and monitor of a real bundle run together, in time, and are reported."""
+    bundle, policy, reward = load_bundle(pristine)
+    monitor = RewardMonitor(bundle.manifest.reward_quantiles, bundle.spec.control_dt)
+    backend = still(bundle.spec)
+    report = drive(backend, policy, 0.3, reward=reward, monitor=monitor)
+    assert report.ended_by == "time" and report.faults == () and report.target_hz == 200.0
+    assert report.ticks == len(backend.commands) == report.tick.count
+    assert report.ticks + report.skipped >= 60 and report.seconds >= 0.29
+    assert report.compute.p50_us <= report.tick.p50_us <= report.tick.max_us
+    assert report.reward is not None and 0 < report.reward.steps <= report.ticks
+    np.testing.assert_array_equal(backend.commands[-1][1:], 0.0)  # stopped softly: no effort, no speed
+
+
+def test_rate_is_of_the_grid_not_of_the_work(arm: RobotSpec, still: Any) -> None:
+    """Work of half a period does not stretch the period: ticks run and skipped fill the time exactly."""
+    report = drive(still(arm, delay=0.0025), seconds=0.3)
+    assert (report.ticks + report.skipped) * arm.control_dt == pytest.approx(report.seconds, abs=0.01)
+
+
+def test_a_slow_robot_is_counted(arm: RobotSpec, still: Any) -> None:
+    """A backend that takes two and a half periods misses every deadline; the time still ends when it should."""
+    report = drive(still(arm, delay=0.0125), seconds=0.2)
+    assert report.misses >= report.ticks - 1 and report.skipped >= report.ticks - 2
+    assert report.tick.p50_us >= 12_500 and report.rate_hz < 90
+
+
+def test_missing_every_deadline_for_long_is_a_fault(arm: RobotSpec, still: Any) -> None:
+    """A streak of misses trips instead of driving a robot at a rate its policy never knew."""
+    report = drive(still(arm, delay=0.006), seconds=5.0, options=dataclasses.replace(BRISK, miss_seconds=0.05))
+    assert report.faults[0].reason == "deadline_miss_streak" and report.seconds < 2.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reading_that_is_not_finite_holds_the_robot(arm: RobotSpec, still: Any, bad: float, tmp_path: Path) -> None:
+    """From the tick of the bad reading on, the hold command goes out, readings that look well again included."""
+
+    def poison(reading: SensorReading) -> SensorReading:
+        if reading.sequence == 20:
+            reading.values[0] = bad
+        return reading
+
+    backend = still(arm, poison)
+    log = tmp_path / "fault.npz"
+    report = drive(backend, seconds=2.0, options=dataclasses.replace(BRISK, fault_log_path=log))
+    assert report.ended_by == "fault" and report.faults[0].reason == "nonfinite_reading"
+    assert "joint_pos/shoulder" in report.faults[0].detail
+    assert backend.commands[19][1] != 0.0
+    assert all(command[1] == 0.0 and command[2] == 0.0 for command in backend.commands[20:])
+    assert 20 + 10 <= len(backend.commands) <= 20 + 12
+    with np.load(report.log_path) as saved:
+        assert not np.isfinite(saved["values"][20, 0]) and "nonfinite_reading" in str(saved["reason"])
+
+
+def test_a_frozen_sensor_is_a_fault(arm: RobotSpec, still: Any) -> None:
+    """Readings whose number stands still are borne for the time allowed and then trip."""
+    report = drive(
+        still(arm, lambda reading: dataclasses.replace(reading, sequence=min(reading.sequence, 10))), seconds=5.0
+    )
+    assert report.faults[0].reason == "stale_reading" and report.stale_readings > 10
+
+
+def test_a_lost_robot_ends_the_loop_at_once(arm: RobotSpec, still: Any) -> None:
+    """When the backend raises there is nothing left to hold: the fault is reported, not thrown."""
+
+    def lose(reading: SensorReading) -> SensorReading:
+        if reading.sequence == 5:
+            raise BackendError("no answer from the robot")
+        return reading
+
+    backend = still(arm, lose)
+    report = drive(backend, seconds=5.0)
+    assert report.ended_by == "fault" and len(backend.commands) == 5
+    assert report.faults[0].reason == "backend_lost" and "no answer" in report.faults[0].detail
+
+
+def test_a_policy_that_puts_out_nan_moves_nothing(arm: RobotSpec, still: Any) -> None:
+    """NaN actions become the hold command and a fault; the backend never sees them."""
+    backend = still(arm)
+    report = drive(backend, Constant(float("nan")), seconds=2.0)
+    assert report.faults[0].reason == "nonfinite_command"
+    assert all(np.isfinite(command).all() and command[1] == 0.0 for command in backend.commands)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_softly(arm: RobotSpec, still: Any, number: signal.Signals) -> None:
+    """Ctrl-C fades the policy out and ends without fault, long before the time is up."""
+
+    def interrupt(reading: SensorReading) -> SensorReading:
+        if reading.sequence == 20:
+            os.kill(os.getpid(), number)
+        return reading
+
+    backend = still(arm, interrupt)
+    report = drive(backend, seconds=60.0)
+    assert report.ended_by == number.name and report.faults == () and len(backend.commands) < 40
+    assert backend.commands[-1][1] == 0.0 and any(command[1] == 2.5 for command in backend.commands)
+
+
+@pytest.mark.parametrize(("response", "ended_by"), [("warn", "time"), ("fault", "fault")])
+def test_a_low_reward_warns_or_trips(arm: RobotSpec, still: Any, response: str, ended_by: str) -> None:
+    """The monitor's verdict is reported; whether it stops the robot is the config's choice."""
+    config = MonitorConfig(window_seconds=0.02, patience_seconds=0.02, response=response)
+    monitor = RewardMonitor({"0.01": -1.0, "0.5": 0.0}, arm.control_dt, config)
+    policy = Constant(reward=-2.0)
+    report = drive(still(arm), policy, seconds=0.3, reward=policy, monitor=monitor)
+    assert report.ended_by == ended_by and report.reward is not None
+    assert report.reward.warnings == 1 and report.reward.mean == -2.0
+    assert [fault.reason for fault in report.faults] == (["reward_below_threshold"] if response == "fault" else [])
+
+
+def test_the_reward_judges_what_was_sent(arm: RobotSpec, still: Any) -> None:
+    """The action scored is the one the limits let through, as the demos recorded what was sent, not what was wished."""
+    policy = Constant(action=-1.0)  # -5 N m for the elbow, whose least command is -4
+    monitor = RewardMonitor({"0.01": -1.0, "0.5": 0.0}, arm.control_dt)
+    drive(still(arm), policy, reward=policy, monitor=monitor)
+    np.testing.assert_allclose(policy.scored, [-1.0, -0.8, -1.0], atol=1e-6)
+
+
+def test_no_growth_over_many_ticks(arm: RobotSpec) -> None:
+    """Ten times the ticks leave no more memory behind: nothing is kept but what was allocated at the start."""
+    fast = dataclasses.replace(arm, control_dt=0.0002)
+
+    class Bare:
+        """The cheapest backend: one array, one counter."""
+
+        spec = fast
+        values = np.zeros(len(fast.channels))
+        sequence = 0
+
+        def reset(self) -> SensorReading:
+            self.sequence = 0
+            return SensorReading(self.values, time.monotonic_ns(), 0)
+
+        def step(self, command: np.ndarray) -> SensorReading:
+            self.sequence += 1
+            return SensorReading(self.values, time.monotonic_ns(), self.sequence)
+
+    def growth(seconds: float) -> tuple[int, int]:
+        safety = SafetyLayer(fast, SafetyConfig(soft_start_seconds=0.0, soft_stop_seconds=0.0))
+        options = LoopOptions(log_seconds=0.01, miss_seconds=60.0)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        report = run(Bare(), Constant(), fast, seconds=seconds, safety=safety, options=options)  # type: ignore[arg-type]
+        after = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return after - before, report.ticks
+
+    growth(0.05)
+    (small, few), (large, many) = growth(0.05), growth(0.6)
+    assert many > 4 * few and large <= small + 4000
+
+
+def test_parts_of_different_robots_are_refused(arm: RobotSpec, still: Any, pristine: Path) -> None:
+    """A backend or a policy of another robot, or no time to run, is refused before anything moves."""
+    other = dataclasses.replace(arm, control_dt=0.01)
+    backend = still(other)
+    with pytest.raises(LoopError, match="backend is for arm"):
+        run(backend, Constant(), arm, seconds=1.0)
+    with pytest.raises(LoopError, match="policy is for arm"):
+        run(backend, load_bundle(pristine)[1], other, seconds=1.0)
+    for seconds in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(LoopError, match="positive number"):
+            run(still(arm), Constant(), arm, seconds=seconds)
+    assert backend.commands == []

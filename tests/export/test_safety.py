@@ -1,0 +1,237 @@
+"""The safety layer: whatever comes in, what goes out is finite and within limits, and a fault stays."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.safety import SafetyConfig, SafetyLayer
+from export.safety_limits import SafetyError
+from robots.backend import SensorReading
+from robots.spec import RobotSpec
+
+TICK = 5_000_000  # [ns]
+ANYTHING = st.floats(allow_nan=True, allow_infinity=True, width=64)
+Read = Callable[..., SensorReading]
+
+
+@pytest.fixture
+def read(arm: RobotSpec) -> Read:
+    """Makes a reading: all zeros but for channels named."""
+
+    def make(tick: int, **values: float) -> SensorReading:
+        array = np.zeros(len(arm.channels))
+        for name, value in values.items():
+            array[arm.channels.index(name.replace("__", "/"))] = value
+        return SensorReading(array, tick * TICK, tick)
+
+    return make
+
+
+@pytest.fixture
+def layer(arm: RobotSpec, read: Read) -> SafetyLayer:
+    """An armed layer without soft start."""
+    made = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0))
+    assert made.arm(read(0), 0)
+    return made
+
+
+def assert_within(arm: RobotSpec, before: np.ndarray, command: np.ndarray) -> None:
+    """Finite, within the actuators' limits, and within one slew step of what was sent before."""
+    assert np.isfinite(command).all()
+    for i, term in enumerate(arm.action):
+        assert term.lower <= command[i] <= term.upper
+        if term.slew is not None:
+            assert abs(command[i] - before[i]) <= term.slew * arm.control_dt * (1 + 1e-12)
+
+
+def test_whatever_comes_in_the_command_is_legal_and_faults_stay(arm: RobotSpec) -> None:
+    """Hostile readings, clocks, commands and trips: always finite, limited, slewed; a fault never changes or heals."""
+    channels, acts = len(arm.channels), arm.act_dim
+    tick = st.tuples(
+        st.lists(ANYTHING | st.floats(-3, 3), min_size=channels, max_size=channels),
+        st.lists(ANYTHING | st.floats(-3, 3), min_size=acts, max_size=acts),
+        st.integers(-2, 3),
+        st.integers(-(10**9), 10**9),
+        st.sampled_from([None, None, None, "trip", "stop", "arm"]),
+    )
+
+    @given(st.lists(tick, max_size=12), st.sampled_from(["hold", "damp"]), st.sampled_from([0.0, 0.02]))
+    def check(ticks: list, on_fault: str, seconds: float) -> None:
+        layer = SafetyLayer(arm, SafetyConfig(on_fault=on_fault, soft_start_seconds=seconds, soft_stop_seconds=seconds))
+        layer.arm(SensorReading(np.zeros(channels), 0, 0), 0)
+        before, sequence, now = layer.limit(np.zeros(acts)).copy(), 0, 0
+        for values, command, step, delay, event in ticks:
+            sequence, now = sequence + step, now + TICK
+            fault = layer.fault
+            reading = SensorReading(np.array(values), now + delay, sequence)
+            if event == "trip":
+                layer.trip("operator_stop", "someone pressed it")
+            elif event == "stop":
+                layer.soft_stop()
+            elif event == "arm":
+                if layer.arm(reading, now):
+                    before, fault = layer._sent.copy(), None
+                else:
+                    fault = layer.fault
+            usable = layer.check_reading(reading, now)
+            assert usable == (layer.fault is None)
+            after = layer.limit(np.array(command)).copy()
+            assert_within(arm, before, after)
+            if fault is not None:
+                assert layer.fault == fault
+            before = after
+
+    check()
+
+
+def test_after_a_fault_the_policy_has_no_say(arm: RobotSpec, layer: SafetyLayer, read: Read) -> None:
+    """Once tripped, two different policies give the same output, which comes to rest and stays, until armed again."""
+    layer.check_reading(read(1), TICK)
+    layer.limit(np.array([0.05, 3.0, 0.3]))
+    layer.trip("operator_stop", "pressed")
+    held = layer.limit(np.array([9.0, 9.0, 9.0])).copy()
+    np.testing.assert_array_equal(held, [0.05, 0.0, 0.0])
+    for tick in range(2, 50):
+        assert not layer.check_reading(read(tick), tick * TICK)
+        np.testing.assert_array_equal(layer.limit(np.full(3, (-1.0) ** tick)), held)
+    assert layer.fault is not None and layer.fault.reason == "operator_stop"
+    assert layer.arm(read(50), 50 * TICK)
+    assert layer.fault is None and layer.limit(np.array([0.0, 2.0, 0.0]))[1] == 2.0
+
+
+def test_the_first_reason_is_kept(layer: SafetyLayer) -> None:
+    """Later faults are consequences and do not overwrite the cause."""
+    layer.trip("first", "cause")
+    layer.trip("second", "consequence")
+    assert layer.fault is not None and layer.fault.reason == "first"
+
+
+def test_not_armed_puts_out_the_command_at_rest(arm: RobotSpec) -> None:
+    """Before anyone arms it, a policy moves nothing."""
+    layer = SafetyLayer(arm)
+    np.testing.assert_array_equal(layer.limit(np.array([0.8, 5.0, 0.6])), [0.1, 0.0, 0.0])
+    assert layer.fault is not None and layer.fault.reason == "not_armed"
+
+
+@pytest.mark.parametrize(
+    ("channels", "reason", "word"),
+    [
+        ({"joint_vel__wheel": np.nan}, "nonfinite_reading", "joint_vel/wheel"),
+        ({"joint_pos__elbow": -np.inf}, "nonfinite_reading", "joint_pos/elbow"),
+        ({"joint_pos__shoulder": 2.01}, "limit_violation", r"joint_pos/shoulder measured 2.01, legal is \[-2, 2\]"),
+        ({"joint_pos__shoulder": -2.01}, "limit_violation", "joint_pos/shoulder"),
+        ({"joint_vel__shoulder": -10.5}, "limit_violation", r"joint_vel/shoulder measured -10.5, legal is \[-10, 10\]"),
+    ],
+)
+def test_bad_readings_trip(layer: SafetyLayer, read: Read, channels: dict, reason: str, word: str) -> None:
+    """Each thing that must not steer a robot trips with a reason and names the channel."""
+    import re
+
+    assert not layer.check_reading(read(1, **channels), TICK)
+    assert layer.fault is not None and layer.fault.reason == reason and re.search(word, layer.fault.detail)
+
+
+def test_limits_themselves_are_legal(layer: SafetyLayer, read: Read) -> None:
+    """A joint exactly at its limit has not passed it."""
+    assert layer.check_reading(read(1, joint_pos__shoulder=2.0, joint_vel__shoulder=-10.0), TICK)
+
+
+def test_wrong_shapes(layer: SafetyLayer, arm: RobotSpec) -> None:
+    """A reading of another length trips; a command of another length is a mistake in the program."""
+    assert not layer.check_reading(SensorReading(np.zeros(2), TICK, 1), TICK)
+    assert layer.fault is not None and layer.fault.reason == "bad_reading"
+    with pytest.raises(SafetyError, match="shape"):
+        layer.limit(np.zeros(1))
+
+
+def test_repeated_readings_time_out(layer: SafetyLayer, read: Read, arm: RobotSpec) -> None:
+    """A frozen sequence number is borne for the time allowed, counted, and then trips, whatever its time stamp says."""
+    allowed = round(0.25e9) // TICK
+    for tick in range(1, allowed + 1):
+        frozen = dataclasses.replace(read(0), timestamp_ns=tick * TICK)
+        assert layer.check_reading(frozen, tick * TICK)
+    assert layer.stale_readings == allowed - 1  # the one it was armed with counts as new once
+    assert layer.fault is None
+    for tick in range(allowed + 1, allowed + 3):
+        layer.check_reading(frozen, tick * TICK)
+    assert layer.fault is not None and layer.fault.reason == "stale_reading"
+
+
+def test_old_and_future_readings_trip(arm: RobotSpec, read: Read) -> None:
+    """New numbers with stamps from long ago, or from a clock that is not ours, are stale."""
+    for offset in (-300_000_000, 300_000_000):
+        layer = SafetyLayer(arm)
+        layer.arm(read(0), 0)
+        assert not layer.check_reading(dataclasses.replace(read(1), timestamp_ns=TICK + offset), TICK)
+        assert layer.fault is not None and layer.fault.reason == "stale_reading"
+
+
+def test_non_finite_command_trips_and_is_not_sent(layer: SafetyLayer) -> None:
+    """NaN from a policy becomes the hold command, not a clipped number."""
+    out = layer.limit(np.array([0.0, np.nan, 0.5]))
+    assert np.isfinite(out).all() and out[1] == out[2] == 0.0
+    assert layer.fault is not None and layer.fault.reason == "nonfinite_command"
+
+
+def test_soft_start_begins_at_the_measured_pose(arm: RobotSpec, read: Read) -> None:
+    """The first command of a position drive is where the joint is; the policy's share grows evenly to all of it."""
+    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.05))
+    layer.arm(read(0, joint_pos__shoulder=0.6), 0)
+    sent = [layer.limit(np.array([0.6, 4.0, 0.0])).copy() for _ in range(12)]
+    np.testing.assert_allclose([command[1] for command in sent], [0.4 * min(k, 10) for k in range(1, 13)])
+    np.testing.assert_allclose([command[0] for command in sent], 0.6)
+
+
+def test_slew_limits_the_first_step_too(arm: RobotSpec, read: Read) -> None:
+    """From the measured pose the drive moves at most slew * control_dt a tick, whatever the policy wants."""
+    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0))
+    layer.arm(read(0, joint_pos__shoulder=-0.5), 0)
+    shoulder = [layer.limit(np.array([0.8, 0.0, 0.0]))[0] for _ in range(3)]
+    np.testing.assert_allclose(shoulder, [-0.4, -0.3, -0.2])
+
+
+def test_soft_stop_fades_out_where_it_is(arm: RobotSpec, read: Read) -> None:
+    """A stop fades efforts to zero and leaves positions where they were sent last, then says so."""
+    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0, soft_stop_seconds=0.02))
+    layer.arm(read(0), 0)
+    layer.limit(np.array([0.1, 4.0, 0.2]))
+    layer.soft_stop()
+    sent = [layer.limit(np.array([-0.6, 4.0, 0.2])).copy() for _ in range(4)]
+    np.testing.assert_allclose([command[1] for command in sent], [3.0, 2.0, 1.0, 0.0])
+    assert not layer.stopped  # the shoulder followed the policy for a while and slews back
+    back = layer.limit(np.array([-0.6, 4.0, 0.2]))
+    assert back[0] == 0.1 and back[1] == back[2] == 0.0
+    assert layer.stopped and layer.fault is None
+
+
+def test_damping_brakes_and_never_pushes(arm: RobotSpec, read: Read) -> None:
+    """A damped effort opposes the measured velocity, and is zero when the velocity is no longer known."""
+    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0, on_fault="damp"))
+    layer.arm(read(0), 0)
+    layer.trip("operator_stop", "pressed")
+    layer.check_reading(read(1, joint_vel__elbow=3.0), TICK)
+    np.testing.assert_allclose(layer.limit(np.zeros(3)), [0.0, -1.5, 0.0])
+    layer.check_reading(read(2, joint_vel__elbow=np.nan), 2 * TICK)
+    assert layer.limit(np.zeros(3))[1] == 0.0
+    layer.check_reading(read(3, joint_vel__elbow=-100.0), 3 * TICK)
+    assert layer.limit(np.zeros(3))[1] == 5.0
+    layer.check_reading(read(3, joint_vel__elbow=-100.0), 1000 * TICK)
+    assert layer.limit(np.zeros(3))[1] == 0.0
+
+
+def test_a_limit_nothing_measures_is_told(arm: RobotSpec) -> None:
+    """A joint limit without a channel cannot be watched, and is listed instead of being forgotten."""
+    assert SafetyLayer(arm).limits.unwatched == ("joint_pos/wrist",)
+
+
+@pytest.mark.parametrize(
+    "config", [{"on_fault": "pray"}, {"stale_seconds": -1.0}, {"soft_start_seconds": float("nan")}]
+)
+def test_a_config_that_switches_checks_off_is_refused(config: dict) -> None:
+    """Values that make no sense are refused when the layer is set up."""
+    with pytest.raises(SafetyError, match="legal are"):
+        SafetyConfig(**config)

@@ -1,0 +1,173 @@
+"""UdpBackend keeps the contract against a real simulator process, and neither end listens to what is not meant for it."""
+
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from backend_contract import BackendContract
+from hypothesis import given
+from hypothesis import strategies as st
+from simulator_process import SimulatorProcess
+
+from robots import BackendError, load_robot
+from robots.udp import COMMAND, READING, RESET, Message, UdpBackend, decode, encode, is_loopback, parse_address, spec_mark
+
+SPEC = load_robot("cartpole")
+MARK = spec_mark(SPEC)
+OTHER = spec_mark(load_robot("reacher"))
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[list[SimulatorProcess]]:
+    # A test may drive two robots at once, and a robot has one driver.
+    with SimulatorProcess("cartpole") as first, SimulatorProcess("cartpole") as second:
+        yield [first, second]
+
+
+class TestUdpBackend(BackendContract):
+    spec = SPEC
+
+    @pytest.fixture(autouse=True)
+    def _robots(self, simulators: list[SimulatorProcess]) -> None:
+        self.robots = itertools.cycle(simulators)
+
+    def make(self, seed: int = 0) -> UdpBackend:
+        return UdpBackend(self.spec, next(self.robots).address, seed=seed)
+
+
+@given(
+    kind=st.integers(1, 5),
+    request=st.integers(0, 2**32 - 1),
+    payload=st.lists(st.floats(width=64), max_size=50),
+)
+def test_round_trip(kind: int, request: int, payload: list[float]) -> None:
+    """What was encoded decodes to the same bits, NaN and infinities included."""
+    message = decode(encode(Message(kind, request, np.array(payload)), MARK), MARK)
+    assert message is not None
+    assert (message.kind, message.request) == (kind, request)
+    assert message.payload.tobytes() == np.array(payload, dtype=np.float64).tobytes()
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_no_message(noise: bytes) -> None:
+    """Random bytes decode to nothing and raise nothing."""
+    assert decode(noise, MARK) is None
+
+
+@given(st.data())
+def test_damage_is_seen(data: st.DataObject) -> None:
+    """A datagram with any one byte changed, or cut, or lengthened, is none."""
+    good = encode(Message(COMMAND, 7, np.array([0.25, -1.0])), MARK)
+    place = data.draw(st.integers(0, len(good) - 1))
+    flip = data.draw(st.integers(1, 255))
+    changed = good[:place] + bytes([good[place] ^ flip]) + good[place + 1 :]
+    assert decode(good, MARK) is not None
+    assert decode(changed, MARK) is None
+    assert decode(good[:place], MARK) is None
+    assert decode(good + good[place:], MARK) is None
+
+
+def test_another_robot_is_not_heard() -> None:
+    """A datagram for another robot is none, however whole it is."""
+    assert decode(encode(Message(RESET, 1, np.array([-1.0])), OTHER), MARK) is None
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "127.0.0.1:", ":99", "127.0.0.1:0", "127.0.0.1:70000", "h:²"])
+def test_bad_address(address: str) -> None:
+    """An address that is none is refused with the form expected."""
+    with pytest.raises(BackendError, match="HOST:PORT"):
+        parse_address(address)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "robot.local", "8.8.8.8"])
+def test_remote_needs_permission(host: str) -> None:
+    """An address on another machine is refused unless told otherwise."""
+    assert not is_loopback(host)
+    with pytest.raises(BackendError, match="not on this machine"):
+        UdpBackend(SPEC, f"{host}:9999")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**53])
+def test_seed_that_does_not_fit(seed: int) -> None:
+    """A seed that a datagram cannot carry is refused."""
+    with pytest.raises(BackendError, match="seed"):
+        UdpBackend(SPEC, "127.0.0.1:9", seed=seed)
+
+
+class FakeRobot:
+    """Answers each request with what a function makes of it; the function may return several datagrams or none."""
+
+    def __init__(self, answer) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
+        self.answer = answer
+        self.heard: list[Message] = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            datagram, peer = self.sock.recvfrom(65_535)
+            message = decode(datagram, MARK)
+            if message is None:
+                continue
+            self.heard.append(message)
+            for reply in self.answer(message, len(self.heard)):
+                self.sock.sendto(reply, peer)
+
+
+def reading(message: Message, *values: float) -> bytes:
+    return encode(Message(READING, message.request, np.array(values)), MARK)
+
+
+def test_noise_before_the_answer_is_passed_over() -> None:
+    """Foreign, damaged and late datagrams before the right one change nothing."""
+    zeros = [0.0] * len(SPEC.channels)
+
+    def answer(message: Message, _: int) -> list[bytes]:
+        good = reading(message, 0, *zeros)
+        late = encode(Message(READING, message.request - 1, np.array([9.0, *zeros])), MARK)
+        foreign = encode(Message(READING, message.request, np.array([9.0, *zeros])), OTHER)
+        return [b"noise", good[:-1], foreign, late, good]
+
+    with UdpBackend(SPEC, FakeRobot(answer).address) as backend:
+        assert backend.reset().sequence == 0
+
+
+def test_lost_datagram_is_asked_again() -> None:
+    """When the first request is lost, its repetition carries the same number."""
+    robot = FakeRobot(lambda message, count: [] if count == 1 else [reading(message, 0, *[0.0] * len(SPEC.channels))])
+    with UdpBackend(SPEC, robot.address, reset_timeout_seconds=2.0) as backend:
+        assert backend.reset().sequence == 0
+        assert len({message.request for message in robot.heard}) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [[], [0.0], [0.0] * (len(SPEC.channels) + 2), [-1.0] + [0.0] * len(SPEC.channels), [np.nan] * (1 + len(SPEC.channels))]
+)
+def test_answer_of_a_wrong_form(values: list[float]) -> None:
+    """An undamaged answer that is no reading of this robot is an error."""
+    robot = FakeRobot(lambda message, _: [reading(message, *values)])
+    with UdpBackend(SPEC, robot.address) as backend, pytest.raises(BackendError, match="sent"):
+        backend.reset()
+
+
+def test_silence_is_an_error() -> None:
+    """A robot that does not answer makes a BackendError, after asking more than once."""
+    robot = FakeRobot(lambda *_: [])
+    with UdpBackend(SPEC, robot.address, reset_timeout_seconds=0.2) as backend:
+        with pytest.raises(BackendError, match="did not answer"):
+            backend.reset()
+    assert len([message for message in robot.heard if message.kind == RESET]) > 1
+
+
+def test_nobody_there() -> None:
+    """A port where nothing listens makes a BackendError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with UdpBackend(SPEC, f"127.0.0.1:{port}", reset_timeout_seconds=0.2) as backend, pytest.raises(BackendError):
+        backend.reset()

@@ -1,0 +1,1 @@
+"""What the expert wanted: reward, policy, objectives, trainer, evaluation, and the command line."""

@@ -1,0 +1,199 @@
+"""Checkpoints: one file that holds the whole run, written so that a crash leaves the old one or the new one.
+
+Loaded with torch's weights-only reader, so that a checkpoint from a stranger can hold numbers and no code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robots.spec import RobotSpec, ToolkitError, spec_from_dict
+from toolkit.config import TrainConfig, config_from_dict
+from toolkit.networks import GaussianPolicy, RewardNetwork
+
+FORMAT_VERSION = 1
+FILE_NAME = "checkpoint.pt"
+
+
+class CheckpointError(ToolkitError):
+    """A checkpoint that is not there, damaged, or of another kind."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training run saves."""
+
+    spec: RobotSpec
+    config: TrainConfig  # resolved
+    demos: dict[str, Any]  # identity of the demo store: path, chain_sha256, n_episodes, spec_sha256; empty for experts
+    sample_observations: torch.Tensor  # (N, obs_dim) real demo observations, for the export's parity check
+    sample_actions: torch.Tensor  # (N, act_dim) the demo actions that went with them
+    state: dict[str, Any]  # "trainer": Trainer.state_dict(), "seconds": wall clock spent [s]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint beside its final place, flushes it to disk, and renames it: old or new, never half.
+
+    Args:
+        path: The file to write.
+        checkpoint: What to write.
+
+    Raises:
+        CheckpointError: The disk would not take it; the old file is untouched.
+    """
+    data = {
+        "format_version": FORMAT_VERSION,
+        "kind": "gcl.checkpoint",
+        "spec": checkpoint.spec.to_dict(),
+        "config": checkpoint.config.to_dict(),
+        "demos": checkpoint.demos,
+        "sample_observations": checkpoint.sample_observations,
+        "sample_actions": checkpoint.sample_actions,
+        "state": checkpoint.state,
+    }
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path}: not saved ({' '.join(str(error).split())}); the previous one is intact"
+        ) from error
+
+
+def load(path: str | Path, device: str = "cpu") -> Checkpoint:
+    """Reads a checkpoint.
+
+    Args:
+        path: The file, or the run folder that holds it.
+        device: Where tensors go.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        CheckpointError: Not there, not a checkpoint, damaged, or of a newer format.
+    """
+    file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{path}: no checkpoint there; expected a run folder with {FILE_NAME}, or that file")
+    try:
+        data = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{file}: damaged or not a checkpoint ({type(error).__name__}: {reason})") from error
+    if not isinstance(data, dict) or data.get("kind") != "gcl.checkpoint":
+        raise CheckpointError(f"{file}: a torch file, but not a gcl checkpoint")
+    if data["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file}: checkpoint format {data['format_version']}, this version of gcl reads up to {FORMAT_VERSION}: upgrade gcl"
+        )
+    return Checkpoint(
+        spec=spec_from_dict(data["spec"]),
+        config=config_from_dict(data["config"]),
+        demos=data["demos"],
+        sample_observations=data["sample_observations"],
+        sample_actions=data["sample_actions"],
+        state=data["state"],
+    )
+
+
+def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
+    """The trained policy network of a checkpoint, on the CPU."""
+    spec, settings = checkpoint.spec, checkpoint.config.policy
+    limits = (settings.log_std_init, settings.log_std_min, settings.log_std_max)
+    policy = GaussianPolicy(spec.obs_dim, spec.act_dim, settings.hidden, limits)
+    policy.load_state_dict(checkpoint.state["trainer"]["policy"])
+    return policy.eval()
+
+
+def build_reward(checkpoint: Checkpoint) -> RewardNetwork:
+    """The trained reward network of a checkpoint, on the CPU."""
+    spec = checkpoint.spec
+    reward = RewardNetwork(spec.obs_dim, spec.act_dim, checkpoint.config.reward.hidden)
+    reward.load_state_dict(checkpoint.state["trainer"]["reward"])
+    return reward.eval()
+
+
+class DeterministicPolicy(torch.nn.Module):
+    """What runs on the robot: the policy's mean, clipped to [-1, 1]; normaliser inside."""
+
+    def __init__(self, policy: GaussianPolicy) -> None:
+        """Wraps `policy`."""
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Action (..., act_dim) for `observation` (..., obs_dim)."""
+        return self.policy(observation).clamp(-1.0, 1.0)
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """Action (act_dim,) float32 for one observation (obs_dim,), the same signature as the robot's OnnxPolicy."""
+        return self(torch.as_tensor(observation, dtype=torch.float32)).numpy()
+
+
+def load_policy(path: str | Path) -> DeterministicPolicy:
+    """The policy of a run, ready to act.
+
+    Args:
+        path: Run folder or checkpoint file.
+
+    Returns:
+        The deterministic policy.
+
+    Raises:
+        CheckpointError: As `load`.
+    """
+    return DeterministicPolicy(build_policy(load(path)))
+
+
+@dataclass(frozen=True)
+class ExportParts:
+    """What the exporter needs of a run."""
+
+    policy_module: torch.nn.Module  # observation (N, obs_dim) -> action (N, act_dim)
+    reward_module: torch.nn.Module  # observation (N, obs_dim), action (N, act_dim) -> reward (N,)
+    spec: RobotSpec
+    settings: dict[str, Any]  # the resolved TrainConfig
+    demos: dict[str, Any]  # identity of the demo store
+    sample_observations: np.ndarray  # (N, obs_dim) float32
+    sample_actions: np.ndarray  # (N, act_dim) float32
+
+
+def load_for_export(path: str | Path) -> ExportParts:
+    """Reads what `gcl export` turns into a bundle.
+
+    Args:
+        path: Run folder or checkpoint file.
+
+    Returns:
+        The parts.
+
+    Raises:
+        CheckpointError: As `load`, or a run that has no demos (an expert has no learned reward to ship).
+    """
+    checkpoint = load(path)
+    if len(checkpoint.sample_observations) == 0:
+        raise CheckpointError(
+            f"{path}: an expert trained on the task reward has learned no reward; export a run trained from demos"
+        )
+    return ExportParts(
+        policy_module=DeterministicPolicy(build_policy(checkpoint)),
+        reward_module=build_reward(checkpoint),
+        spec=checkpoint.spec,
+        settings=checkpoint.config.to_dict(),
+        demos=checkpoint.demos,
+        sample_observations=checkpoint.sample_observations.numpy(),
+        sample_actions=checkpoint.sample_actions.numpy(),
+    )

@@ -1,0 +1,1 @@
+"""One file a verb of the `gcl` command; each defines `command`."""

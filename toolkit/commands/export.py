@@ -1,0 +1,68 @@
+"""`gcl export`: reward and policy as an ONNX bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from export.to_onnx import BundleReport
+
+
+@click.command()
+@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="Run folder or checkpoint file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Bundle to write. Default: <robot>.bundle in the run folder."
+)
+@click.option("--check", is_flag=True, help="Also run onnx's own checker and reference evaluator over it.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is already there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(checkpoint: Path, out: Path | None, check: bool, force: bool, as_json: bool) -> None:
+    """Write reward and policy as an ONNX bundle.
+
+    ONNX Runtime's numbers are compared with torch's on real demo observations, random ones and zeros; above 1e-5 there
+    is no bundle. The robot repeats the comparison on its own processor before it moves.
+
+    \b
+    Example:
+      gcl export --checkpoint runs/first --out first.bundle --check
+    """
+    from export.bundle import refuse_foreign
+    from robots.spec import ToolkitError
+    from toolkit.checkpoint import load_for_export
+
+    parts = load_for_export(checkpoint)
+    path = out or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / f"{parts.spec.name}.bundle"
+    refuse_foreign(path)
+    if os.path.lexists(path) and not force:
+        raise ToolkitError(f"{path}: a bundle is already there; give --force to replace it, or another --out")
+    from export.to_onnx import check_bundle, write_bundle
+
+    report = write_bundle(path, parts)
+    reference = check_bundle(path) if check else None
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(report), "reference": reference}, default=str))
+    else:
+        _show(report, reference)
+
+
+def _show(report: BundleReport, reference: dict[str, float] | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(report.path), show_header=False)
+    for name, size in report.sizes.items():
+        table.add_row(name, f"{size:,} bytes")
+    table.add_row("parity vectors", str(report.parity_vectors))
+    table.add_row("ONNX Runtime against torch, policy", f"{report.max_abs_policy:.1e}, allowed {report.tolerance:g}")
+    table.add_row("ONNX Runtime against torch, reward", f"{report.max_abs_reward:.1e}")
+    for role, error in (reference or {}).items():
+        table.add_row(f"onnx's reference evaluator against torch, {role}", f"{error:.1e}")
+    table.add_row("demos' reward per step, median", f"{report.reward_quantiles['0.5']:.3g}")
+    Console().print(table)
+    click.echo(f"try it: gcl deploy {report.path} --backend sim --seconds 10")

@@ -1,0 +1,87 @@
+"""Measuring a policy by the true reward, in dm_control's own environment, on seeds no training run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from robots.spec import RobotSpec, ToolkitError
+
+FIRST_EVALUATION_SEED = 1_000_000  # training seeds are small numbers; these never meet them
+
+Act = Callable[[np.ndarray], np.ndarray]  # observation (obs_dim,) -> action (act_dim,) dimensionless
+
+
+class EvaluationError(ToolkitError):
+    """A robot that has no task to be measured on."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of whole episodes."""
+
+    returns: tuple[float, ...]  # sum of the true reward over each episode
+    seeds: tuple[int, ...]  # seed of each episode's environment
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns."""
+        return float(np.std(self.returns))
+
+
+def evaluate(
+    spec: RobotSpec, act: Act, episodes: int, seed: int = 0, on_episode: Callable[[float], None] | None = None
+) -> Evaluation:
+    """Runs whole episodes of `spec.task`.
+
+    Args:
+        spec: The robot; must have a task.
+        act: The policy.
+        episodes: How many.
+        seed: Offset into the evaluation seeds; episode i uses FIRST_EVALUATION_SEED + seed + i.
+        on_episode: Called with each return, for a progress bar.
+
+    Returns:
+        The returns.
+
+    Raises:
+        EvaluationError: The robot has no task.
+    """
+    if spec.task is None:
+        raise EvaluationError(f"{spec.name} has no task in its robot.yaml, so there is no true reward to measure")
+    from robots.task import TaskEnv
+
+    seeds = tuple(FIRST_EVALUATION_SEED + seed + i for i in range(episodes))
+    returns = []
+    for episode_seed in seeds:
+        env = TaskEnv(spec, seed=episode_seed)
+        observation, total, ended = env.reset(), 0.0, False
+        while not ended:
+            observation, reward, termination, truncation = env.step(act(observation))
+            total += reward
+            ended = termination or truncation
+        returns.append(total)
+        if on_episode is not None:
+            on_episode(total)
+    return Evaluation(tuple(returns), seeds)
+
+
+def random_policy(spec: RobotSpec, seed: int = 0) -> Act:
+    """A policy that draws every action uniformly from [-1, 1]: the zero mark of every table.
+
+    Args:
+        spec: The robot.
+        seed: Of the draws.
+
+    Returns:
+        The policy.
+    """
+    rng = np.random.default_rng(seed)
+    return lambda observation: rng.uniform(-1.0, 1.0, spec.act_dim)

@@ -1,0 +1,165 @@
+"""The three networks: policy q_theta, value V, reward r_psi. Each carries its own input normaliser."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.normalizer import RunningNormalizer
+
+
+def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, last_gain: float) -> nn.Sequential:
+    """Multi-layer perceptron with tanh units and orthogonal weights.
+
+    Args:
+        inputs: Input features.
+        hidden: Widths of the hidden layers.
+        outputs: Output features.
+        last_gain: Gain of the last layer; small values start the output near zero.
+
+    Returns:
+        The network, (..., inputs) -> (..., outputs).
+    """
+    layers: list[nn.Module] = []
+    width = inputs
+    for size in hidden:
+        layers += [_linear(width, size, math.sqrt(2.0)), nn.Tanh()]
+        width = size
+    return nn.Sequential(*layers, _linear(width, outputs, last_gain))
+
+
+def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class GaussianPolicy(nn.Module):
+    """q_theta(a | s) = Normal(mu_theta(s), diag(sigma^2)), sigma independent of s.
+
+    Samples are unbounded; the robot's command map clips them to [-1, 1]. Densities are those of the unbounded action.
+    """
+
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], log_std: tuple[float, float, float]
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            obs_dim: Observation features.
+            act_dim: Action elements.
+            hidden: Widths of the hidden layers.
+            log_std: Initial, least and greatest log standard deviation.
+        """
+        super().__init__()
+        initial, self.log_std_min, self.log_std_max = log_std
+        self.normalizer = RunningNormalizer(obs_dim)
+        self.mean_net = mlp(obs_dim, hidden, act_dim, last_gain=0.01)
+        self.log_std_raw = nn.Parameter(torch.full((act_dim,), initial))
+
+    @property
+    def log_std(self) -> Tensor:
+        """(act_dim,) log standard deviation within its limits."""
+        return self.log_std_raw.clamp(self.log_std_min, self.log_std_max)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Mean action (..., act_dim) for `observation` (..., obs_dim)."""
+        return self.mean_net(self.normalizer(observation))
+
+    def sample(self, observation: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draws actions.
+
+        Args:
+            observation: (..., obs_dim).
+            generator: Source of randomness, or None for torch's global one.
+
+        Returns:
+            Action (..., act_dim) and its log density log q(a | s), (...).
+        """
+        mean = self(observation)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return mean + self.log_std.exp() * noise, gaussian_log_prob(noise, self.log_std)
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """log q(a | s), (...), for `observation` (..., obs_dim) and `action` (..., act_dim)."""
+        return gaussian_log_prob((action - self(observation)) / self.log_std.exp(), self.log_std)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy of the unbounded action [nats]: sum_i log sigma_i + 1/2 log(2 pi e)."""
+        return (self.log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
+
+
+def gaussian_log_prob(z: Tensor, log_std: Tensor) -> Tensor:
+    """log N(x; mu, diag(sigma^2)) from standardised values: -1/2 |z|^2 - sum_i log sigma_i - d/2 log 2 pi.
+
+    Args:
+        z: (..., d), (x - mu) / sigma.
+        log_std: (d,), log sigma.
+
+    Returns:
+        (...) log density.
+    """
+    return -0.5 * z.square().sum(-1) - (log_std + 0.5 * math.log(2.0 * math.pi)).sum()
+
+
+class ValueNetwork(nn.Module):
+    """V(s), in units of a running scale so that a reward that grows while it is learned does not drag V behind."""
+
+    shift: Tensor  # () return units
+    scale: Tensor  # () return units
+
+    def __init__(self, obs_dim: int, hidden: tuple[int, ...]) -> None:
+        """Builds the network for `obs_dim` features."""
+        super().__init__()
+        self.net = mlp(obs_dim, hidden, 1, last_gain=1.0)
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, normalized_observation: Tensor) -> Tensor:
+        """Standardised value (...) for an observation (..., obs_dim) already normalised by the policy's normaliser."""
+        return self.net(normalized_observation).squeeze(-1)
+
+    def unscale(self, value: Tensor) -> Tensor:
+        """Return units from standardised ones."""
+        return value * self.scale + self.shift
+
+    def rescale(self, returns: Tensor) -> Tensor:
+        """Standardised units from return units."""
+        return (returns - self.shift) / self.scale
+
+    @torch.no_grad()
+    def track(self, returns: Tensor, rate: float = 0.1) -> None:
+        """Moves shift and scale toward those of `returns` (any shape), and keeps V(s) in return units unchanged.
+
+        Source: Pop-Art, van Hasselt et al. 2016 (arXiv 1602.07714), equations 4 and 5.
+        """
+        rate = 1.0 if float(self.scale) == 1.0 and float(self.shift) == 0.0 else rate
+        shift = self.shift + rate * (returns.mean() - self.shift)
+        scale = (self.scale + rate * (returns.std() - self.scale)).clamp_min(1e-4)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.mul_(self.scale / scale)
+        last.bias.copy_((self.scale * last.bias + self.shift - shift) / scale)
+        self.shift.copy_(shift)
+        self.scale.copy_(scale)
+
+
+class RewardNetwork(nn.Module):
+    """r_psi(s, a): one number per step, dimensionless. The action is clipped first: beyond [-1, 1] the robot cannot tell."""
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...]) -> None:
+        """Builds the network for `obs_dim` + `act_dim` features."""
+        super().__init__()
+        self.normalizer = RunningNormalizer(obs_dim)
+        self.net = mlp(obs_dim + act_dim, hidden, 1, last_gain=1.0)
+
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Network input (..., obs_dim + act_dim): normalised observation, clipped action."""
+        return torch.cat([self.normalizer(observation), action.clamp(-1.0, 1.0)], dim=-1)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Reward (...) for `observation` (..., obs_dim) and `action` (..., act_dim)."""
+        return self.net(self.features(observation, action)).squeeze(-1)

@@ -1,0 +1,189 @@
+"""A training run as a folder: checkpoint, metrics, evaluations, settings; started, stopped and resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from demos.episode import Episode
+from toolkit import checkpoint as checkpoints
+from toolkit.checkpoint import Checkpoint, DeterministicPolicy
+from toolkit.config import TrainConfig
+from toolkit.evaluate import Evaluation, evaluate
+from toolkit.metrics import MetricsLog
+from toolkit.trainer import Trainer, TrainingError
+
+_SAMPLES = 2048  # demo steps kept for the export's parity check
+_EVALUATION_COLUMNS = ["iteration", "steps", "seconds", "mean", "std", "episodes"]
+
+OnProgress = Callable[[Trainer, dict[str, float], Evaluation | None], None]
+
+
+class Run:
+    """Trains in a folder. Every file in it is either written whole or can be cut back to the last checkpoint."""
+
+    def __init__(self, folder: Path, trainer: Trainer, demos: dict[str, Any], episodes: Sequence[Episode]) -> None:
+        """Prepares a run; nothing is written yet.
+
+        Args:
+            folder: The run folder; made if missing.
+            trainer: What to run.
+            demos: Identity of the demo store, for checkpoint and bundle.
+            episodes: The demos, of which a sample goes into the checkpoint.
+        """
+        self.folder = folder
+        self.trainer = trainer
+        self.demos = demos
+        self.seconds = 0.0  # wall clock spent training, evaluations left out, earlier sessions included
+        self.interrupted = False
+        observations = [e.observations[:-1] for e in episodes] or [np.zeros((0, trainer.spec.obs_dim), np.float32)]
+        actions = [e.actions for e in episodes] or [np.zeros((0, trainer.spec.act_dim), np.float32)]
+        all_observations, all_actions = np.concatenate(observations), np.concatenate(actions)
+        pick = np.random.default_rng(0).permutation(len(all_actions))[:_SAMPLES]
+        self._sample = torch.from_numpy(all_observations[pick]), torch.from_numpy(all_actions[pick])
+
+    def resume(self) -> None:
+        """Takes up the folder's checkpoint.
+
+        Raises:
+            CheckpointError: None there, or damaged.
+            TrainingError: It belongs to other settings, another robot or other demos.
+        """
+        saved = checkpoints.load(self.folder, self.trainer.config.device)
+        ours = {
+            "robot": self.trainer.spec.sha256,
+            "demos": self.demos.get("chain_sha256"),
+            **_flat(self.trainer.config),
+        }
+        theirs = {"robot": saved.spec.sha256, "demos": saved.demos.get("chain_sha256"), **_flat(saved.config)}
+        # A longer run of the same settings is the one change that makes sense.
+        differ = [key for key in ours if ours[key] != theirs[key] and key != "total_steps"]
+        if differ:
+            changes = "; ".join(f"{key}: was {theirs[key]}, now {ours[key]}" for key in differ)
+            raise TrainingError(f"{self.folder}: cannot resume with other settings ({changes})")
+        self.trainer.load_state_dict(saved.state["trainer"])
+        self.seconds = saved.state["seconds"]
+
+    def save(self) -> None:
+        """Writes the checkpoint.
+
+        Raises:
+            CheckpointError: The disk would not take it.
+        """
+        state = {"trainer": self.trainer.state_dict(), "seconds": self.seconds}
+        trainer = self.trainer
+        checkpoints.save(
+            self.folder / checkpoints.FILE_NAME,
+            Checkpoint(trainer.spec, trainer.config, self.demos, *self._sample, state),
+        )
+
+    def train(self, on_progress: OnProgress, eval_every: int, eval_episodes: int) -> list[dict[str, float]]:
+        """Trains to the end, or until Ctrl-C, which saves first.
+
+        Args:
+            on_progress: Called after each iteration with the trainer, its metrics and the evaluation if one was due.
+            eval_every: Iterations between evaluations; 0 for none.
+            eval_episodes: Episodes of each.
+
+        Returns:
+            The evaluations so far, as rows of `evaluations.csv`.
+
+        Raises:
+            CheckpointError: A checkpoint could not be written; the last one is intact.
+        """
+        trainer = self.trainer
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.json").write_text(json.dumps(trainer.config.to_dict(), indent=2) + "\n")
+        evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
+        log = MetricsLog(self.folder, trainer.iteration)
+
+        def on_iteration(trainer: Trainer, metrics: dict[str, float]) -> bool:
+            self.seconds += sum(value for name, value in metrics.items() if name.startswith("time/"))
+            log.add(trainer.iteration, trainer.steps, metrics)
+            last = trainer.iteration == trainer.iterations
+            evaluation = None
+            if eval_every and (trainer.iteration % eval_every == 0 or last):
+                evaluation = self._evaluate(eval_episodes)
+                evaluations.append(self._row(evaluation))
+                _write_evaluations(self.folder, evaluations)
+            if last or self.interrupted or trainer.iteration % trainer.config.checkpoint_every == 0:
+                self.save()
+            on_progress(trainer, metrics, evaluation)
+            return not self.interrupted
+
+        previous = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            trainer.learn(on_iteration)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            log.close()
+        return evaluations
+
+    def _interrupt(self, *_: object) -> None:
+        # The iteration under way is finished first, so that what is saved is a whole one.
+        self.interrupted = True
+
+    def _evaluate(self, episodes: int) -> Evaluation:
+        policy = self.trainer.policy
+        if self.trainer.device.type != "cpu":
+            import copy
+
+            policy = copy.deepcopy(policy).cpu()
+        return evaluate(self.trainer.spec, DeterministicPolicy(policy).act, episodes)
+
+    def _row(self, evaluation: Evaluation) -> dict[str, float]:
+        trainer = self.trainer
+        values = (
+            trainer.iteration,
+            trainer.steps,
+            self.seconds,
+            evaluation.mean,
+            evaluation.std,
+            len(evaluation.returns),
+        )
+        return dict(zip(_EVALUATION_COLUMNS, map(float, values), strict=True))
+
+
+def new_folder(name: str) -> Path:
+    """A fresh folder `runs/<name>-<UTC time>`; not made yet.
+
+    Args:
+        name: What the run is about.
+
+    Returns:
+        The path.
+    """
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+
+def read_evaluations(folder: Path) -> list[dict[str, float]]:
+    """Rows of a run's `evaluations.csv`: iteration, steps, seconds, mean and std of the return, episodes."""
+    path = folder / "evaluations.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _write_evaluations(folder: Path, rows: list[dict[str, float]]) -> None:
+    partial = folder / "evaluations.partial"
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, _EVALUATION_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(folder / "evaluations.csv")
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.to_dict().items():
+        flat |= {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
