@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import uuid
@@ -66,7 +67,8 @@ class DurableStore(LocalStore):
             else:
                 partial.replace(path)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise
         if key == _ROOT_KEY:
             sync_folder(path.parent)

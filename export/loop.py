@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from export.clock import LatencyHistogram, LatencySummary, PeriodicClock
-from export.flight_log import FlightLog
+from export.flight_log import FlightLog, FlightLogError
 from export.monitor import RewardMonitor, RewardReport
 from export.real_time import RealTimeOptions, StopFlag, left_alone, stop_signals
 from export.safety import Fault, SafetyLayer
@@ -62,8 +62,8 @@ class LoopReport:
     """What a run was like."""
 
     ticks: int  # that were run
-    seconds: float  # [s] from the first tick to the end of the last
-    rate_hz: float  # [1/s] ticks / seconds
+    seconds: float  # [s] from the begin of the first tick to the end of the last
+    rate_hz: float  # [1/s] at which ticks began
     target_hz: float  # [1/s] 1 / control_dt
     misses: int  # ticks that ended after their deadline
     skipped: int  # whole periods in which no tick began
@@ -76,6 +76,7 @@ class LoopReport:
     reward: RewardReport | None  # None when no reward was monitored
     granted: dict[str, str]  # real-time wishes -> "granted" or why not
     log_path: Path | None  # the flight log, where one was written
+    log_error: str | None  # why one that was due is not there
 
 
 def run(
@@ -110,7 +111,6 @@ def run(
     Raises:
         LoopError: Policy, backend and spec are not for the same robot, or `seconds` is not positive.
         BackendError: The robot cannot be reached at the start; later that is a fault.
-        FlightLogError: The flight log cannot be written.
     """
     _check_same_robot(backend, policy, spec, seconds)
     safety = safety or SafetyLayer(spec)
@@ -151,15 +151,28 @@ def _drive(backend: Backend, step: _Step, safety: SafetyLayer, seconds: float, o
             if clock.miss_streak >= longest_streak:
                 safety.trip("deadline_miss_streak", f"{clock.miss_streak} deadlines missed in a row", clock.now())
         elapsed = (clock.now() - started) * 1e-9
+        between = (begin - started) * 1e-9  # from the begin of the first tick to the begin of the last
 
-    log_path = options.log_path or (options.fault_log_path if safety.fault else None)
+    log_path, log_error = _save(flight, options, safety.fault)
     return LoopReport(
-        ticks=tick.count, seconds=elapsed, rate_hz=tick.count / elapsed, target_hz=1.0 / spec.control_dt,
-        misses=clock.misses, skipped=clock.skipped, compute=compute.summary(), tick=tick.summary(), wake=wake.summary(),
+        ticks=tick.count, seconds=elapsed, rate_hz=(tick.count - 1) / max(between, 1e-9),
+        target_hz=1.0 / spec.control_dt, misses=clock.misses, skipped=clock.skipped,
+        compute=compute.summary(), tick=tick.summary(), wake=wake.summary(),
         stale_readings=safety.stale_readings, ended_by=end.reason, faults=(safety.fault,) if safety.fault else (),
         reward=step.monitor.report() if step.monitor else None, granted=granted,
-        log_path=flight.save(log_path, safety.fault) if log_path else None,
+        log_path=log_path, log_error=log_error,
     )  # fmt: skip
+
+
+def _save(flight: FlightLog, options: LoopOptions, fault: Fault | None) -> tuple[Path | None, str | None]:
+    """Writes the flight log if one is due; a full disk must not hide the report, least of all a fault."""
+    path = options.log_path or (options.fault_log_path if fault else None)
+    if path is None:
+        return None, None
+    try:
+        return flight.save(path, fault), None
+    except FlightLogError as error:
+        return None, str(error)
 
 
 class _Step:

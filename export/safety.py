@@ -159,15 +159,15 @@ class SafetyLayer:
             self._fault_target(target)
         else:
             self.blend = max(self.blend - self._fall, 0.0) if self.stopping else min(self.blend + self._rise, 1.0)
-            np.clip(command, limits.lower, limits.upper, out=target)
+            _bound(command, limits.lower, limits.upper, target)
             target -= self._hold
             target *= self.blend
             target += self._hold
-        np.clip(target, limits.lower, limits.upper, out=target)
-        # What was sent lies within limits, so moving from it toward a target within limits stays within them.
         np.subtract(self._sent, limits.slew_step, out=self._low)
         np.add(self._sent, limits.slew_step, out=self._high)
-        np.clip(target, self._low, self._high, out=self._sent)
+        _bound(target, self._low, self._high, self._sent)
+        # What was sent before lies within limits, so this last bound can only shorten a slew step, never lengthen it.
+        _bound(self._sent, limits.lower, limits.upper, self._sent)
         return self._sent
 
     def trip(self, reason: str, detail: str, timestamp_ns: int = 0) -> None:
@@ -201,6 +201,8 @@ class SafetyLayer:
 
     def _check_limits(self, values: np.ndarray, now_ns: int) -> None:
         limits = self.limits
+        if not limits.watched.size:
+            return
         np.take(values, limits.watched, out=self._watched, mode="clip")
         np.less(self._watched, limits.watched_lower, out=self._outside)
         if not self._outside.any():
@@ -215,6 +217,12 @@ class SafetyLayer:
     def _remember_velocity(self, values: np.ndarray) -> None:
         if self.config.on_fault == "damp":
             np.take(values, self.limits.velocity_channel, out=self._velocity, mode="clip")
+
+
+def _bound(values: np.ndarray, lower: np.ndarray, upper: np.ndarray, out: np.ndarray) -> None:
+    """np.clip without its Python wrapper, which takes longer than the work for arrays of a robot's size."""
+    np.maximum(values, lower, out=out)
+    np.minimum(out, upper, out=out)
 
 
 def _per_tick(control_dt: float, seconds: float) -> float:

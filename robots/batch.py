@@ -17,18 +17,14 @@ from mujoco import rollout
 
 from robots.channels import ChannelMap, ControlMap
 from robots.command import CommandMap
-from robots.model import compile_model, log_physics_warnings, substeps
+from robots.episodes import EpisodeSchedule
+from robots.model import compile_model, sensing_model, stepping_model, substeps
+from robots.model_source import log_physics_warnings
 from robots.observation import ObservationMap
 from robots.reset import draw_states, place
 from robots.spec import RobotSpec, ToolkitError
 
 _LARGEST = 1e6  # [SI] a position or velocity beyond this is a diverged simulation, not a robot
-_SENSING_OFF = mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_CONTACT
-# Sensors of position or velocity that read the constraint solver's rows
-_LIMIT_SENSORS = (
-    mujoco.mjtSensor.mjSENS_JOINTLIMITPOS, mujoco.mjtSensor.mjSENS_JOINTLIMITVEL,
-    mujoco.mjtSensor.mjSENS_TENDONLIMITPOS, mujoco.mjtSensor.mjSENS_TENDONLIMITVEL,
-)  # fmt: skip
 
 
 class BatchSimError(ToolkitError):
@@ -76,16 +72,18 @@ class BatchSim:
         """
         if num_envs < 1 or reset_pool < 1:
             raise BatchSimError(f"num_envs {num_envs} and reset_pool {reset_pool}: both must be at least 1")
-        self.spec, self.num_envs, self._seed, self._stagger = spec, num_envs, seed, stagger
+        self.spec, self.num_envs, self._stagger = spec, num_envs, stagger
         self.obs_dim, self.act_dim = spec.obs_dim, spec.act_dim
-        self.model = compile_model(spec)
+        self.model = compile_model(spec, textures=False)
         self.n_substeps = substeps(spec, self.model)
         log_physics_warnings()
         threads = max(1, min(num_threads or available_cpus(), num_envs))
         self._channels, self._controls = ChannelMap(spec, self.model), ControlMap(spec, self.model)
         self._commands, self._observe = CommandMap(spec), ObservationMap(spec)
-        pool = draw_states(spec, self.model, reset_pool, np.random.default_rng([seed, reset_pool]), threads)
-        self._pool = pool
+        self._schedule = EpisodeSchedule(num_envs, seed, spec.episode_steps, reset_pool)
+        self._pool = pool = draw_states(
+            spec, self.model, reset_pool, np.random.default_rng([seed, reset_pool]), threads
+        )
         self._pool_observation = self._observe(self._channels.read(pool.state, pool.sensordata))
         self._make_models()
         self._rollout: rollout.Rollout | None = rollout.Rollout(nthread=threads if threads > 1 else 0)
@@ -93,22 +91,12 @@ class BatchSim:
         self._allocate()
 
     def _make_models(self) -> None:
-        """Variants of the model: one that is stepped, one that only senses; one per environment where scenes differ."""
-        dynamics = copy.copy(self.model)
-        # A broken state must stay visibly broken: MuJoCo's own reset would pass for a wondrous recovery.
-        dynamics.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        if not self._channels.needs_stepped_sensors:
-            dynamics.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
-        sensing = copy.copy(self.model)
-        limits_sensed = np.isin(self.model.sensor_type, [int(kind) for kind in _LIMIT_SENSORS]).any()
-        sensing.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT if limits_sensed else _SENSING_OFF
-        sensing.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
-        if self.spec.reset.world:
-            self._dynamics = [copy.copy(dynamics) for _ in range(self.num_envs)]
-            self._sensing = [copy.copy(sensing) for _ in range(self.num_envs)]
-        else:
-            self._dynamics = [dynamics] * self.num_envs
-            self._sensing = [sensing] * self.num_envs
+        dynamics = stepping_model(self.model, sensors=self._channels.needs_stepped_sensors)
+        sensing = sensing_model(self.model)
+        # One model per environment only where their scenes differ.
+        own = bool(self.spec.reset.world)
+        self._dynamics = [copy.copy(dynamics) if own else dynamics for _ in range(self.num_envs)]
+        self._sensing = [copy.copy(sensing) if own else sensing for _ in range(self.num_envs)]
 
     def _allocate(self) -> None:
         count, model, num_state = self.num_envs, self.model, self._channels.num_state
@@ -125,9 +113,6 @@ class BatchSim:
         if self._channels.needs_stepped_sensors:
             self._stepped_sensors = np.empty((count, self.n_substeps, model.nsensordata))
         self._fresh_sensors = np.empty((count, 1, model.nsensordata))
-        self._steps = np.zeros(count, dtype=np.int64)  # control steps since the episode began
-        self._limit = np.zeros(count, dtype=np.int64)  # control steps at which the episode is truncated
-        self._episode = np.zeros(count, dtype=np.int64)  # episodes begun
         self._everyone = np.arange(count)
 
     def reset(self) -> np.ndarray:
@@ -138,8 +123,7 @@ class BatchSim:
         """
         self._begin(self._everyone)
         if self._stagger:
-            draw = _hash(self._seed, self._everyone, np.full(self.num_envs, -1))
-            self._limit[:] = 1 + (draw % np.uint64(self.spec.episode_steps)).astype(np.int64)
+            self._schedule.stagger()
         return self._observation.copy()
 
     def step(self, action: np.ndarray, before_reset: Callable[[], None] | None = None) -> BatchStep:
@@ -148,7 +132,7 @@ class BatchSim:
         Args:
             action: [B, act_dim], dimensionless; clipped to [-1, 1].
             before_reset: Called when the physics has advanced and before any reset, so that it may look at
-                `physics_state`, `ctrl` and `placement`. A quarantined environment still shows the state before the step.
+                `physics_state`, `ctrl` and `placement`. A quarantined environment shows the state before the step.
 
         Returns:
             What happened.
@@ -158,7 +142,7 @@ class BatchSim:
         """
         if np.shape(action) != (self.num_envs, self.act_dim):
             raise BatchSimError(f"action of shape {np.shape(action)}; expected ({self.num_envs}, {self.act_dim})")
-        if not self._episode.all():
+        if not self._schedule.episode.all():
             raise BatchSimError("step before reset")
         self._commands.command(action, out=self._command)
         sane = np.isfinite(self._command).all(axis=1)
@@ -171,8 +155,7 @@ class BatchSim:
         quarantined = ~sane
         if quarantined.any():
             final_observation[quarantined] = self._observation[quarantined]
-        self._steps += 1
-        truncation = (self._steps >= self._limit) & sane
+        truncation = self._schedule.tick() & sane
         if before_reset is not None:
             before_reset()
         self._observation = final_observation.copy()
@@ -226,18 +209,9 @@ class BatchSim:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs, as plain arrays and numbers."""
-        return {
-            "seed": self._seed,
-            "pool": len(self._pool.state),
-            "physics_state": self.physics_state.copy(),
-            "warmstart": self._warmstart.copy(),
-            "placement": self.placement.copy(),
-            "observation": self._observation.copy(),
-            "ctrl": self.ctrl.copy(),
-            "steps": self._steps.copy(),
-            "limit": self._limit.copy(),
-            "episode": self._episode.copy(),
-        }
+        schedule = self._schedule
+        state = {"seed": schedule.seed, "reset_pool": schedule.num_beginnings}
+        return state | {key: array.copy() for key, array in self._state_arrays().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the simulator back where `state_dict` found it.
@@ -255,13 +229,17 @@ class BatchSim:
             same = np.shape(state[key]) == value.shape if isinstance(value, np.ndarray) else state[key] == value
             if not same:
                 raise BatchSimError(f"simulator state from another simulator: its {key} does not fit")
-        for key, target in (
-            ("physics_state", self.physics_state), ("warmstart", self._warmstart), ("placement", self.placement),
-            ("observation", self._observation), ("ctrl", self.ctrl), ("steps", self._steps), ("limit", self._limit),
-            ("episode", self._episode),
-        ):  # fmt: skip
-            target[:] = state[key]
+        for key, array in self._state_arrays().items():
+            array[:] = state[key]
         self._place(self._everyone)
+
+    def _state_arrays(self) -> dict[str, np.ndarray]:
+        schedule = self._schedule
+        return {
+            "physics_state": self.physics_state, "warmstart": self._warmstart, "placement": self.placement,
+            "observation": self._observation, "ctrl": self.ctrl, "steps": schedule.steps, "limit": schedule.limit,
+            "episode": schedule.episode,
+        }  # fmt: skip
 
     def close(self) -> None:
         """Ends the threads. Closing twice is allowed."""
@@ -315,13 +293,10 @@ class BatchSim:
 
     def _begin(self, index: np.ndarray) -> None:
         """Begins an episode in the environments `index`."""
-        self._episode[index] += 1
-        pick = (_hash(self._seed, index, self._episode[index]) % np.uint64(len(self._pool.state))).astype(np.int64)
+        pick = self._schedule.begin(index)
         self.physics_state[index] = self._pool.state[pick]
         self._warmstart[index] = self._pool.warmstart[pick]
         self._observation[index] = self._pool_observation[pick]
-        self._steps[index] = 0
-        self._limit[index] = self.spec.episode_steps
         self.placement[index] = self._pool.placement[pick]
         self._place(index)
 
@@ -335,15 +310,3 @@ class BatchSim:
 def available_cpus() -> int:
     """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _hash(seed: int, index: np.ndarray, episode: np.ndarray) -> np.ndarray:
-    """SplitMix64 of (seed, environment, episode) as uint64: random numbers that need no state to be saved."""
-    with np.errstate(over="ignore"):
-        mixed = np.full(index.shape, seed % 2**64, dtype=np.uint64)
-        for word in (index, episode):
-            mixed = (mixed ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            mixed = mixed ^ (mixed >> np.uint64(31))
-    return mixed

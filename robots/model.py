@@ -1,23 +1,25 @@
-"""From a robot description to a compiled MuJoCo model: where the model comes from, what is added to it, what is checked."""
+"""From a robot description to a compiled MuJoCo model: what is added to the model file, and what is checked."""
 
 from __future__ import annotations
 
-import logging
-import posixpath
+import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from robots.channels import ChannelMap, ControlMap, did_you_mean, element_id
+from robots.model_source import load_model_source, log_physics_warnings, one_line
 from robots.spec import AddedSensor, RobotSpec, RobotSpecError
 
-_log = logging.getLogger(__name__)
 _STEP_TOLERANCE = 1e-8  # relative; a control_dt of 0.02 must pass for 4 steps of 0.005
+_NO_FORCES = mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_CONTACT
+# Sensors of position or velocity that read the constraint solver's rows
+_LIMIT_SENSORS = (
+    mujoco.mjtSensor.mjSENS_JOINTLIMITPOS, mujoco.mjtSensor.mjSENS_JOINTLIMITVEL,
+    mujoco.mjtSensor.mjSENS_TENDONLIMITPOS, mujoco.mjtSensor.mjSENS_TENDONLIMITVEL,
+)  # fmt: skip
 # Which element owns a row of an MjModel field, by the field's first word
 _OWNER = {
     "body": "body", "jnt": "joint", "dof": "joint", "geom": "geom", "site": "site", "actuator": "actuator",
@@ -25,11 +27,12 @@ _OWNER = {
 }  # fmt: skip
 
 
-def compile_model(spec: RobotSpec) -> mujoco.MjModel:
+def compile_model(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
     """Compiles a robot's model and checks that everything the spec names is in it.
 
     Args:
         spec: The robot.
+        textures: Whether to keep them; they are most of a model's memory and nothing but pictures needs them.
 
     Returns:
         The model, with the sensors and overrides of the spec.
@@ -37,7 +40,7 @@ def compile_model(spec: RobotSpec) -> mujoco.MjModel:
     Raises:
         RobotSpecError: The model cannot be found or compiled, or lacks something that the spec names.
     """
-    model = compile_source(spec)
+    model = compile_source(spec, textures=textures)
     for field, name, values in spec.overrides:
         _override(model, field, name, values)
     substeps(spec, model)
@@ -57,11 +60,12 @@ def compile_model(spec: RobotSpec) -> mujoco.MjModel:
     return model
 
 
-def compile_source(spec: RobotSpec) -> mujoco.MjModel:
+def compile_source(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
     """Compiles the model file with the sensors that the spec adds, and nothing else changed.
 
     Args:
         spec: The robot.
+        textures: Whether to keep them.
 
     Returns:
         The model.
@@ -72,22 +76,14 @@ def compile_source(spec: RobotSpec) -> mujoco.MjModel:
     with warnings.catch_warnings():
         # Deprecations inside somebody else's model file: nothing the user could act on.
         warnings.simplefilter("ignore")
-        source = _load_source(spec)
+        source = load_model_source(spec)
+        if not textures:
+            for material in source.materials:
+                material.textures = [""] * len(material.textures)
+            for texture in list(source.textures):
+                source.delete(texture)
         log_physics_warnings()
         return _compile(spec, source)
-
-
-def log_physics_warnings() -> None:
-    """Sends MuJoCo's warnings to Python's log, level debug, for all of the process.
-
-    Left alone, MuJoCo appends to a MUJOCO_LOG.TXT in the current folder, and dm_control prints a line for each; what
-    they say (a diverged environment) `BatchSim` and the backends detect and report themselves.
-    """
-    mujoco.set_mju_user_warning(_log_warning)
-
-
-def _log_warning(message: str) -> None:
-    _log.debug("%s", message)
 
 
 def _compile(spec: RobotSpec, source: mujoco.MjSpec) -> mujoco.MjModel:
@@ -98,7 +94,7 @@ def _compile(spec: RobotSpec, source: mujoco.MjSpec) -> mujoco.MjModel:
                 source.add_sensor(**sensor_arguments(bare, sensor))
         return source.compile()
     except ValueError as error:
-        raise RobotSpecError(f"{spec.mjcf}: does not compile: {_one_line(error)}") from error
+        raise RobotSpecError(f"{spec.mjcf}: does not compile: {one_line(error)}") from error
 
 
 def substeps(spec: RobotSpec, model: mujoco.MjModel) -> int:
@@ -121,6 +117,40 @@ def substeps(spec: RobotSpec, model: mujoco.MjModel) -> int:
             f"control_dt {spec.control_dt:g} s is not a multiple of the model's physics step {model.opt.timestep:g} s"
         )
     return steps
+
+
+def stepping_model(model: mujoco.MjModel, *, sensors: bool) -> mujoco.MjModel:
+    """A copy to be stepped only: a broken state stays visibly broken instead of being reset in silence.
+
+    Args:
+        model: The model.
+        sensors: Whether the copy computes sensors.
+
+    Returns:
+        The copy; its dynamics are the model's.
+    """
+    stepping = copy.copy(model)
+    # MuJoCo's own reset of a diverged simulation would pass for a wondrous recovery.
+    stepping.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    if not sensors:
+        stepping.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
+    return stepping
+
+
+def sensing_model(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy whose step costs little and computes the sensors of position and velocity of the state it begins in.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The copy; where its step leads means nothing.
+    """
+    sensing = copy.copy(model)
+    limits = np.isin(model.sensor_type, [int(kind) for kind in _LIMIT_SENSORS]).any()
+    sensing.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT if limits else _NO_FORCES
+    sensing.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    return sensing
 
 
 def field_row(model: mujoco.MjModel, field: str, name: str, where: str) -> np.ndarray:
@@ -191,97 +221,6 @@ def sensor_arguments(model: mujoco.MjModel, sensor: AddedSensor) -> dict[str, An
     return arguments
 
 
-def _load_source(spec: RobotSpec) -> mujoco.MjSpec:
-    kind, separator, name = spec.mjcf.partition(":")
-    try:
-        if separator and kind == "dm_control.suite":
-            return _from_suite(name, spec.task)
-        if separator and kind == "dm_control.manipulation":
-            return _from_manipulation(name)
-        if separator and kind == "menagerie":
-            return _from_menagerie(name)
-        path = (spec.directory or Path.cwd()) / spec.mjcf
-        if not path.is_file():
-            raise RobotSpecError(
-                f"no model file {path}; mjcf is a path beside robot.yaml, dm_control.suite:<domain>, "
-                "dm_control.manipulation:<name> or menagerie:<name>"
-            )
-        return mujoco.MjSpec.from_file(str(path))
-    except ValueError as error:
-        raise RobotSpecError(f"{spec.mjcf}: not a readable model: {_one_line(error)}") from error
-
-
-def _from_suite(domain: str, task: str | None) -> mujoco.MjSpec:
-    from dm_control import suite
-
-    log_physics_warnings()
-    if domain not in suite._DOMAINS:
-        raise RobotSpecError(
-            f"dm_control's suite has no domain {domain!r}{did_you_mean(domain, suite._DOMAINS)}; "
-            f"it has {', '.join(sorted(suite._DOMAINS))}"
-        )
-    names = [name for candidate, name in suite.ALL_TASKS if candidate == domain]
-    wanted = (task or "").rpartition("/")[2]
-    # Some domains build another model for each task, so the model is the one that the task is built with.
-    with _recorded_xml() as recorded:
-        suite.load(domain, wanted if wanted in names else names[0])
-    xml, assets = recorded[-1]
-    return _from_string(xml, assets)
-
-
-def _from_manipulation(name: str) -> mujoco.MjSpec:
-    from dm_control import manipulation
-
-    if name not in manipulation.ALL:
-        raise RobotSpecError(
-            f"dm_control's manipulation has no {name!r}{did_you_mean(name, manipulation.ALL)}; "
-            f"it has {', '.join(sorted(manipulation.ALL))}"
-        )
-    root = manipulation.load(name).task.root_entity.mjcf_model
-    return _from_string(root.to_xml_string(), root.get_assets())
-
-
-def _from_menagerie(name: str) -> mujoco.MjSpec:
-    try:
-        import mujoco_menagerie  # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError as error:
-        raise RobotSpecError(
-            f"menagerie:{name} needs the package mujoco_menagerie, which is not installed; "
-            "or give the path of the MJCF itself"
-        ) from error
-    folder = Path(mujoco_menagerie.__file__).parent / name
-    if not (folder / "scene.xml").is_file():
-        raise RobotSpecError(f"menagerie has no {name!r} with a scene.xml")
-    return mujoco.MjSpec.from_file(str(folder / "scene.xml"))
-
-
-def _from_string(xml: str | bytes, assets: dict[str, Any] | None) -> mujoco.MjSpec:
-    text = xml.decode() if isinstance(xml, bytes) else xml
-    # dm_control writes "./common/x.xml"; MjSpec looks the file up as "common/x.xml".
-    files = {posixpath.normpath(key): value for key, value in (assets or {}).items()}
-    included = {key: value for key, value in files.items() if key.endswith(".xml")}
-    return mujoco.MjSpec.from_string(text, include=included, assets=files)
-
-
-@contextmanager
-def _recorded_xml() -> Iterator[list[tuple[str | bytes, dict[str, Any] | None]]]:
-    """Notes the XML and assets that dm_control compiles inside the block; there is no other way to ask for them."""
-    from dm_control.mujoco import Physics
-
-    recorded: list[tuple[str | bytes, dict[str, Any] | None]] = []
-    original = Physics.__dict__["from_xml_string"]
-
-    def record(cls: Any, xml_string: str | bytes, assets: dict[str, Any] | None = None) -> Any:
-        recorded.append((xml_string, assets))
-        return original.__func__(cls, xml_string, assets)
-
-    Physics.from_xml_string = classmethod(record)
-    try:
-        yield recorded
-    finally:
-        Physics.from_xml_string = original
-
-
 def _override(model: mujoco.MjModel, field: str, name: str, values: tuple[float, ...]) -> None:
     row = field_row(model, field, name, "overrides")
     if len(values) > row.size:
@@ -295,7 +234,3 @@ def _override(model: mujoco.MjModel, field: str, name: str, values: tuple[float,
 def _is_float_field(model: mujoco.MjModel, name: str) -> bool:
     array = getattr(model, name, None)
     return isinstance(array, np.ndarray) and array.dtype.kind == "f"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -9,7 +9,8 @@ import numpy as np
 
 from robots.backend import Backend, BackendError, SensorReading, check_command
 from robots.channels import FULL_STATE, ChannelMap, ControlMap
-from robots.model import compile_model, log_physics_warnings, substeps
+from robots.model import compile_model, stepping_model, substeps
+from robots.model_source import log_physics_warnings
 from robots.reset import draw_states, place
 from robots.spec import RobotSpec
 
@@ -28,10 +29,8 @@ class MujocoBackend(Backend):
             RobotSpecError: The robot's description does not fit its model.
         """
         self.spec = spec
-        self.model = compile_model(spec)  # readable for drawing pictures
+        self.model = stepping_model(compile_model(spec), sensors=True)  # readable for drawing pictures
         self.data = mujoco.MjData(self.model)  # readable for drawing pictures
-        # A broken state must stay visibly broken: MuJoCo's own reset would pass for a wondrous recovery.
-        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         log_physics_warnings()
         self._substeps = substeps(spec, self.model)
         self._channels, self._controls = ChannelMap(spec, self.model), ControlMap(spec, self.model)

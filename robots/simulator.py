@@ -56,7 +56,7 @@ class SimulatorServer:
             peer: From where.
 
         Returns:
-            The bytes to send back, or None for nothing: damaged, foreign, of somebody else than the driver, or a farewell.
+            The bytes to send back, or None: what came was damaged, foreign, not from the driver, or a farewell.
         """
         message = decode(datagram, self.mark)
         if message is None:
@@ -110,7 +110,9 @@ def serve(server: SimulatorServer, sock: socket.socket, lifeline: int) -> None:
         try:
             selector.register(lifeline, selectors.EVENT_READ)
         except (PermissionError, ValueError) as error:
-            raise BackendError("standard input must be a pipe or a terminal: its end is how the simulator ends") from error
+            raise BackendError(
+                "standard input must be a pipe or a terminal: its end is how the simulator ends"
+            ) from error
         while True:
             for key, _ in selector.select():
                 if key.fileobj == lifeline:

@@ -241,10 +241,9 @@ class UdpBackend(Backend):
             self._running = False
             reason = "".join(chr(int(c)) if 32 <= c < 0x110000 else "?" for c in answer.payload)
             raise BackendError(f"the robot at {self._address} refused: {reason}")
-        if answer.kind != READING or answer.payload.shape != (1 + len(self.spec.channels),):
-            raise BackendError(
-                f"the robot at {self._address} sent {answer.payload.size} numbers; expected {1 + len(self.spec.channels)}"
-            )
+        expected = 1 + len(self.spec.channels)
+        if answer.kind != READING or answer.payload.size != expected:
+            raise BackendError(f"the robot at {self._address} sent {answer.payload.size} numbers; expected {expected}")
         sequence = answer.payload[0]
         if not (sequence >= 0 and sequence.is_integer()):
             raise BackendError(f"the robot at {self._address} sent a reading numbered {sequence}")

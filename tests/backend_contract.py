@@ -83,7 +83,8 @@ class BackendContract:
     def test_not_finite_is_refused(self, bad: float) -> None:
         """A NaN or infinity raises, and nothing is sent: the robot does as if it had never been asked."""
         with self.make() as backend, self.make() as untouched:
-            backend.reset(), untouched.reset()
+            backend.reset()
+            untouched.reset()
             command = self.command()
             command[-1] = bad
             with pytest.raises(BackendError, match="finite"):

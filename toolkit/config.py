@@ -73,6 +73,9 @@ class PpoConfig:
     """Passes over each iteration's samples."""
     minibatches: int = 4
     """Gradient steps per pass."""
+    head_start: int = 32
+    """Iterations at the beginning in which reward and value learn and the policy waits: a cloned policy is soon spoilt by
+    a judge who knows nothing, and by then the environments have spread out over the episode."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
     target_kl: float = 0.01

@@ -38,9 +38,10 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
 
 
 class GaussianPolicy(nn.Module):
-    """q_theta(a | s) = Normal(mu_theta(s), diag(sigma^2)), sigma independent of s.
+    """q_theta(a | s): a diagonal Gaussian whose samples are clipped to [-1, 1], sigma independent of s.
 
-    Samples are unbounded; the robot's command map clips them to [-1, 1]. Densities are those of the unbounded action.
+    The density is that of the action the robot is sent: a Gaussian inside, a point mass at each limit. So a demo that was
+    driven into its limits is scored exactly, and a mean beyond the limits gains nothing.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class GaussianPolicy(nn.Module):
         return self.log_std_raw.clamp(self.log_std_min, self.log_std_max)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Mean action (..., act_dim) for `observation` (..., obs_dim)."""
+        """Mean before clipping (..., act_dim) for `observation` (..., obs_dim)."""
         return self.mean_net(self.normalizer(observation))
 
     def sample(self, observation: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -77,32 +78,39 @@ class GaussianPolicy(nn.Module):
             generator: Source of randomness, or None for torch's global one.
 
         Returns:
-            Action (..., act_dim) and its log density log q(a | s), (...).
+            Action (..., act_dim) in [-1, 1] and its log density log q(a | s), (...).
         """
         mean = self(observation)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return mean + self.log_std.exp() * noise, gaussian_log_prob(noise, self.log_std)
+        action = (mean + self.log_std.exp() * noise).clamp(-1.0, 1.0)
+        return action, clipped_gaussian_log_prob(action, mean, self.log_std)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log q(a | s), (...), for `observation` (..., obs_dim) and `action` (..., act_dim)."""
-        return gaussian_log_prob((action - self(observation)) / self.log_std.exp(), self.log_std)
-
-    def entropy(self) -> Tensor:
-        """Differential entropy of the unbounded action [nats]: sum_i log sigma_i + 1/2 log(2 pi e)."""
-        return (self.log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
+        return clipped_gaussian_log_prob(action, self(observation), self.log_std)
 
 
-def gaussian_log_prob(z: Tensor, log_std: Tensor) -> Tensor:
-    """log N(x; mu, diag(sigma^2)) from standardised values: -1/2 |z|^2 - sum_i log sigma_i - d/2 log 2 pi.
+def clipped_gaussian_log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log density of clip(x, -1, 1), x ~ Normal(mu, diag(sigma^2)); Fujita and Maeda 2018 (arXiv 1802.07564), section 3.
+
+    Inside the limits it is the Gaussian's, -1/2 z^2 - log sigma - 1/2 log 2 pi with z = (a - mu) / sigma; at a limit it
+    is the log probability of lying beyond it, log Phi((mu - 1) / sigma) or log Phi((-1 - mu) / sigma).
 
     Args:
-        z: (..., d), (x - mu) / sigma.
-        log_std: (d,), log sigma.
+        action: (..., d); elements at or beyond a limit count as being at it.
+        mean: (..., d) mu.
+        log_std: (d,) log sigma.
 
     Returns:
-        (...) log density.
+        (...) log density, summed over the elements, which are independent.
     """
-    return -0.5 * z.square().sum(-1) - (log_std + 0.5 * math.log(2.0 * math.pi)).sum()
+    sign = action.sign()
+    limited = action.abs() >= 1.0
+    # Each branch is fed numbers it is finite for: a NaN in the branch not taken would poison the gradient.
+    inside = (torch.where(limited, mean.detach(), action) - mean) / log_std.exp()
+    beyond = torch.where(limited, (sign * mean - 1.0) / log_std.exp(), 0.0)
+    density = -0.5 * inside.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+    return torch.where(limited, torch.special.log_ndtr(beyond), density).sum(-1)
 
 
 class ValueNetwork(nn.Module):
@@ -148,7 +156,7 @@ class ValueNetwork(nn.Module):
 
 
 class RewardNetwork(nn.Module):
-    """r_psi(s, a): one number per step, dimensionless. The action is clipped first: beyond [-1, 1] the robot cannot tell."""
+    """r_psi(s, a): one number per step, dimensionless. Actions are clipped: beyond [-1, 1] the robot cannot tell."""
 
     def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...]) -> None:
         """Builds the network for `obs_dim` + `act_dim` features."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from toolkit.config import PpoConfig
 from toolkit.losses import clipped_surrogate, gaussian_kl, generalized_advantage
-from toolkit.networks import GaussianPolicy, ValueNetwork, gaussian_log_prob
+from toolkit.networks import GaussianPolicy, ValueNetwork, clipped_gaussian_log_prob
 from toolkit.rollout import Rollout
 
 _LEARNING_RATE_RANGE = (1e-5, 3e-3)
@@ -35,13 +35,16 @@ class PolicyLearner:
         """Adam's present step size."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def update(self, rollout: Rollout, reward: Tensor, generator: torch.Generator) -> dict[str, float]:
+    def update(
+        self, rollout: Rollout, reward: Tensor, generator: torch.Generator, value_only: bool = False
+    ) -> dict[str, float]:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1).
 
         Args:
             rollout: Experience of the present policy.
             reward: [T, B] reward of each step.
             generator: Shuffles the minibatches.
+            value_only: Leave the policy as it is.
 
         Returns:
             Metrics by name.
@@ -73,12 +76,13 @@ class PolicyLearner:
         for _ in range(config.epochs):
             order = torch.randperm(len(keep.nonzero()), generator=generator, device=generator.device)
             for index in order.chunk(config.minibatches):
-                losses += self._gradient_step({name: x[index] for name, x in flat.items()})
+                losses += self._gradient_step({name: x[index] for name, x in flat.items()}, value_only)
             with torch.no_grad():
                 kl = float(
                     gaussian_kl(mean_old, log_std_old, self.policy.mean_net(flat["features"]), self.policy.log_std)
                 )
-            self._adapt_learning_rate(kl)
+            if not value_only:
+                self._adapt_learning_rate(kl)
         losses /= config.epochs * config.minibatches
         explained = 1.0 - (returns - value).var() / returns.var().clamp_min(1e-12)
         return {
@@ -100,14 +104,14 @@ class PolicyLearner:
         next_value[fresh] = self.value.unscale(self.value(features))
         return next_value
 
-    def _gradient_step(self, batch: dict[str, Tensor]) -> Tensor:
+    def _gradient_step(self, batch: dict[str, Tensor], value_only: bool) -> Tensor:
         policy, config = self.policy, self.config
-        z = (batch["action"] - policy.mean_net(batch["features"])) / policy.log_std.exp()
-        log_prob = gaussian_log_prob(z, policy.log_std)
+        log_prob = clipped_gaussian_log_prob(batch["action"], policy.mean_net(batch["features"]), policy.log_std)
         surrogate = clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], config.clip)
         value_loss = (self.value(batch["features"]) - batch["target"]).square().mean()
         self.optimizer.zero_grad()
-        (surrogate + config.value_weight * value_loss).backward()
+        loss = config.value_weight * value_loss
+        (loss if value_only else surrogate + loss).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
         self.optimizer.step()
         return torch.stack([surrogate.detach(), value_loss.detach()]).cpu()

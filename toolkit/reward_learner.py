@@ -99,7 +99,9 @@ class RewardLearner:
         batch = demos.sample(count, self.rng)
         observation = torch.from_numpy(batch.observations[:-1]).to(device, torch.float32)
         action = torch.from_numpy(batch.actions).to(device, torch.float32)
-        action = action + self.config.expert_jitter * torch.randn(action.shape, generator=generator, device=device)
+        noise = self.config.expert_jitter * torch.randn(action.shape, generator=generator, device=device)
+        # An action at its limit stays there: a density has a point mass at the limit already.
+        action = torch.where(action.abs() >= 1.0, action, (action + noise)).clamp(-1.0, 1.0)
         return Segments(observation, action, policy.log_prob(observation, action))
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ class Rollout:
 
     observation: Tensor  # [T, B, obs_dim] s_t
     next_observation: Tensor  # [T, B, obs_dim] s_{t+1} of the same episode, taken before any reset
-    action: Tensor  # [T, B, act_dim] as sampled, unclipped, dimensionless
+    action: Tensor  # [T, B, act_dim] as sampled, in [-1, 1], dimensionless
     log_prob: Tensor  # [T, B] log q(a_t | s_t) under the policy that acted [nats]
     termination: Tensor  # [T, B] bool, the task ended with this step
     truncation: Tensor  # [T, B] bool, the time limit ended the episode with this step

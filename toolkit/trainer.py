@@ -149,7 +149,8 @@ class Trainer:
                 metrics |= self.reward_learner.held_out(self.held_out_demos, rollout, self.policy, self.generator)
             label = self.reward_learner.label(rollout)
         judged = time.perf_counter()
-        metrics |= self.policy_learner.update(rollout, label, self.generator)
+        wait = self.demos is not None and self.iteration < self.config.ppo.head_start
+        metrics |= self.policy_learner.update(rollout, label, self.generator, value_only=wait)
         if self.demos is None:
             # Last, so that every log q of this iteration was computed with one and the same policy. With demos the
             # normaliser stays as they set it: that is where the policy is headed, and a cloned policy must not drift.

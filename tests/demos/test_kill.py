@@ -1,5 +1,6 @@
 """What this toolkit promises first: `kill -9` of `gcl record` at any instant loses no episode it has acknowledged."""
 
+import contextlib
 import json
 import os
 import random
@@ -19,7 +20,7 @@ KILLS = 100
 # Forks one `gcl record` process per line of input, with everything imported beforehand: an interpreter's start would
 # cost more than what is tested. The children run the command as it is, from the command line's first word.
 NURSERY = """
-import os, sys
+import os, sys, traceback
 import demos.record, demos.store, rich.progress, robots.mock, toolkit.commands.record
 from toolkit.cli import main
 
@@ -32,7 +33,8 @@ for line in sys.stdin:
         os.dup2(file, 2)
         try:
             main(arguments.split("|"))
-        finally:
+        except BaseException:
+            traceback.print_exc()
             os._exit(70)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -56,6 +58,14 @@ def acknowledged(log: Path) -> list[str]:
     return [json.loads(line)["sha256"] for line in lines if line.startswith("{") and line.endswith("\n")]
 
 
+def running(process: int) -> bool:
+    """Whether it is neither gone nor waiting to be buried, so that a recorder that fails does not hang the test."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def digests(store: DemoStore) -> list[str]:
     return [row.tobytes().hex() for row in store.column("sha256")]
 
@@ -74,13 +84,12 @@ def test_kill_at_100_random_instants(nursery: subprocess.Popen, tmp_path: Path) 
         nursery.stdin.write(f"{arguments}\t{log}\n")
         child = int(nursery.stdout.readline())
         # Some die while they open and mend the store, the others while they record
-        if kill % 4 == 0 and store.exists():
-            time.sleep(rng.uniform(0.0, 0.1))
-        else:
-            while log.stat().st_size == 0:
+        if kill % 4 or not store.exists():
+            while not acknowledged(log) and running(child):
                 time.sleep(0.001)
-            time.sleep(rng.uniform(0.0, 0.12))
-        os.kill(child, signal.SIGKILL)
+        time.sleep(rng.uniform(0.0, 0.1))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
         assert int(nursery.stdout.readline()) == signal.SIGKILL, log.read_text()
         promised += acknowledged(log)
         reader = DemoStore.open(store)

@@ -70,7 +70,7 @@ def test_links_and_pipes_are_refused(bundle: Path, name: str, tmp_path: Path) ->
     path = bundle / name
     shutil.move(path, tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BundleError, match="symbolic link"):
+    with pytest.raises(BundleError, match="is a symbolic link"):
         read_bundle(bundle)
     path.unlink()
     os.mkfifo(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator_process import SimulatorProcess
 
@@ -47,6 +47,7 @@ def test_noise_never_reaches_the_robot(noise: bytes, peer: tuple[str, int]) -> N
     assert now(SERVER) == before
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_command_never_reaches_the_robot(data: st.DataObject) -> None:
     """A command with bytes changed, from the driver itself, gets no answer and moves nothing."""

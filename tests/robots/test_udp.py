@@ -1,4 +1,4 @@
-"""UdpBackend keeps the contract against a real simulator process, and neither end listens to what is not meant for it."""
+"""UdpBackend keeps the contract against a real simulator process, and does not listen to what is not meant for it."""
 
 import itertools
 import socket
@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from simulator_process import SimulatorProcess
 
 from robots import BackendError, load_robot
-from robots.udp import COMMAND, READING, RESET, Message, UdpBackend, decode, encode, is_loopback, parse_address, spec_mark
+from robots.udp import (
+    COMMAND,
+    READING,
+    RESET,
+    Message,
+    UdpBackend,
+    decode,
+    encode,
+    is_loopback,
+    parse_address,
+    spec_mark,
+)
 
 SPEC = load_robot("cartpole")
 MARK = spec_mark(SPEC)
@@ -146,7 +157,14 @@ def test_lost_datagram_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[], [0.0], [0.0] * (len(SPEC.channels) + 2), [-1.0] + [0.0] * len(SPEC.channels), [np.nan] * (1 + len(SPEC.channels))]
+    "values",
+    [
+        [],
+        [0.0],
+        [0.0] * (len(SPEC.channels) + 2),
+        [-1.0] + [0.0] * len(SPEC.channels),
+        [np.nan] * (1 + len(SPEC.channels)),
+    ],
 )
 def test_answer_of_a_wrong_form(values: list[float]) -> None:
     """An undamaged answer that is no reading of this robot is an error."""

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,8 +268,9 @@ def _about(store: DemoStore) -> dict[str, Any]:
 def _episode_row(info: EpisodeInfo, complete: bool) -> dict[str, Any]:
     """What there is to know, or what fits on a line."""
     started = datetime.datetime.fromtimestamp(info.start_time_ns * 1e-9, datetime.UTC)
-    row = dataclasses.asdict(info) | {"started_utc": started.isoformat(timespec="seconds")}
-    row["return"] = _number(row.pop("return_"))
+    row: dict[str, Any] = dataclasses.asdict(info) | {"started_utc": started.isoformat(timespec="seconds")}
+    row["return"] = _number(info.return_)
+    del row["return_"]
     columns = ("index", "length", "return", "seed", "operator", "ended_by", "success", "excluded", "started_utc")
     return row if complete else {name: row[name] for name in columns}
 
@@ -305,9 +307,9 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool, empty: str) -> No
             table.add_column(name, overflow="fold")
         for row in rows:
             table.add_row(*(_shown(value) for value in row.values()))
-        console = Console(highlight=False, markup=False)
-        # A pipe has no width, and a folded digest cannot be searched for
-        console.print(table, width=None if console.is_terminal else 200)
+        # A pipe has no width, and folded words cannot be searched for
+        console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+        console.print(table)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

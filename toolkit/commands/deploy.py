@@ -85,15 +85,15 @@ def command(bundle: Path, **options: Any) -> None:
         report = _run(loaded, policy, reward, backend, options)
     if options["as_json"]:
         facts = {
-            "bundle": str(bundle),
-            "robot": loaded.spec.name,
-            "backend": options["backend"],
-            "provider": policy.provider,
-        }
+            "bundle": str(bundle), "robot": loaded.spec.name, "backend": options["backend"],
+            "provider": policy.provider, "inference": dataclasses.asdict(inference),
+        }  # fmt: skip
         click.echo(json.dumps(_finite({**facts, **dataclasses.asdict(report)}), default=str))
     else:
         _show(report, inference)
-    if report.faults:
+    if report.log_error is not None:
+        click.echo(f"gcl: {report.log_error}", err=True)
+    if report.faults or report.log_error:
         sys.exit(1)
 
 
@@ -140,10 +140,8 @@ def _check_robot(spec: RobotSpec, robot: str | None) -> Path | None:
         return shipped.directory if shipped is not None and shipped.sha256 == spec.sha256 else None
     wanted = load_robot(robot)
     if wanted.sha256 != spec.sha256:
-        raise RobotSpecError(
-            f"the bundle is for {spec.name} ({spec.sha256[:12]}), --robot {robot} is {wanted.name} ({wanted.sha256[:12]}): "
-            "the descriptions must be equal; train and export again for this one"
-        )
+        ours, theirs = f"{spec.name} ({spec.sha256[:12]})", f"{wanted.name} ({wanted.sha256[:12]})"
+        raise RobotSpecError(f"the bundle is for {ours}, --robot {robot} is {theirs}: export again for this robot")
     return wanted.directory
 
 
@@ -258,11 +256,9 @@ def _tell_dry_run(loaded: Bundle, policy: OnnxPolicy, inference: LatencySummary,
     if as_json:
         click.echo(json.dumps(facts))
         return
-    click.echo(
-        f"{loaded.path}: whole, for {loaded.spec.name} at {1 / manifest.control_dt:g} Hz; {manifest.parity_vectors} parity "
-        f"vectors agree within {manifest.parity_tolerance:g} on this machine; one inference takes {_micros(inference)} us "
-        f"(p50/p99/p99.9/max, {policy.provider}); nothing was driven"
-    )
+    click.echo(f"{loaded.path}: whole, for {loaded.spec.name} at {1 / manifest.control_dt:g} Hz; nothing was driven")
+    click.echo(f"{manifest.parity_vectors} parity vectors agree within {manifest.parity_tolerance:g} on this machine")
+    click.echo(f"one inference takes {'/'.join(_micros(inference))} us (p50/p99/p99.9/max, {policy.provider})")
 
 
 def _show(report: LoopReport, inference: LatencySummary) -> None:
@@ -272,21 +268,12 @@ def _show(report: LoopReport, inference: LatencySummary) -> None:
     table = Table(title=f"ended by {report.ended_by} after {report.seconds:.2f} s", show_header=False)
     table.add_row("rate", f"{report.rate_hz:.2f} Hz of {report.target_hz:g} Hz")
     table.add_row("deadlines missed", f"{report.misses} of {report.ticks} ticks; {report.skipped} periods skipped")
-    for label, latency in (
-        ("one inference alone", inference),
-        ("reading to command", report.compute),
-        ("whole tick", report.tick),
-        ("woken after the deadline", report.wake),
-    ):
-        table.add_row(f"{label}, p50/p99/p99.9/max", f"{_micros(latency)} us")
     if report.stale_readings:
         table.add_row("repeated readings", str(report.stale_readings))
     reward = report.reward
     if reward is not None and reward.steps:
-        table.add_row(
-            "learned reward, mean", f"{reward.mean:.3g} a step; the demos' median is {reward.demo_median:.3g}"
-        )
-        table.add_row("below the demos' threshold", f"{reward.below_fraction:.1%} of steps, {reward.warnings} warnings")
+        table.add_row("learned reward a step", f"mean {reward.mean:.3g}; the demos' median is {reward.demo_median:.3g}")
+        table.add_row("below the demos'", f"{reward.below_fraction:.1%} of steps, {reward.warnings} warnings")
     for wish, answer in report.granted.items():
         table.add_row(wish, answer)
     for fault in report.faults:
@@ -295,11 +282,21 @@ def _show(report: LoopReport, inference: LatencySummary) -> None:
         table.add_row("faults", "none")
     if report.log_path is not None:
         table.add_row("flight log", str(report.log_path))
-    Console().print(table)
+    latencies = Table("latency [us]", "p50", "p99", "p99.9", "max")
+    for label, latency in (
+        ("one inference alone", inference),
+        ("reading to command", report.compute),
+        ("whole tick", report.tick),
+        ("woken after the deadline", report.wake),
+    ):
+        latencies.add_row(label, *_micros(latency))
+    console = Console()
+    console.print(table)
+    console.print(latencies)
 
 
-def _micros(latency: LatencySummary) -> str:
-    return "/".join(f"{value:.0f}" for value in (latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us))
+def _micros(latency: LatencySummary) -> list[str]:
+    return [f"{value:.0f}" for value in (latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us)]
 
 
 def _finite(data: Any) -> Any:

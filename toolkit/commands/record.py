@@ -72,17 +72,14 @@ def command(out: Path, robot: str | None, episodes: int, seed: int, as_json: boo
     steps = max(1, round((options["seconds"] or spec.episode_seconds) / spec.control_dt))
     operator = _operator(spec, act, steps, options)
     kind = options["backend"] or ("task" if spec.task else "sim")
-    with contextlib.ExitStack() as stack:
-        open_stage = _stage(kind, spec, options["address"], stack)
-        source = {"task": f"sim:{spec.task}", "udp": "robot"}.get(kind, kind)
-        store = DemoStore.open(out, spec, mode="a") if out.exists() else DemoStore.create(out, spec, source)
-        stack.enter_context(store)
+    open_stage = _stage(kind, spec, options["address"])
+    source = {"task": f"sim:{spec.task}", "udp": "robot"}.get(kind, kind)
+    with DemoStore.open(out, spec, mode="a") if out.exists() else DemoStore.create(out, spec, source) as store:
         if store.recovery.restored:
             click.echo(f"{out}: brought back from the journal: episode {_listed(store.recovery.restored)}", err=True)
         real_time = options["real_time"] or kind == "udp"
-        interrupted = _record(
-            store, operator, open_stage, _free_seeds(store, seed, episodes), (steps, real_time, as_json)
-        )
+        seeds = _free_seeds(store, seed, episodes)
+        interrupted = _record(store, operator, open_stage, seeds, steps, real_time, as_json)
     if interrupted:
         raise SystemExit(130)
 
@@ -203,7 +200,7 @@ def _operator(spec: RobotSpec, act: Any, steps: int, options: dict[str, Any]) ->
     return ScriptOperator(read_script(script, spec), f"script:{script.name}")
 
 
-def _stage(kind: str, spec: RobotSpec, address: str | None, stack: contextlib.ExitStack) -> OpenStage:
+def _stage(kind: str, spec: RobotSpec, address: str | None) -> OpenStage:
     """What opens the robot or its stand-in for an episode. Simulators are made anew, so that a seed says it all."""
     if (kind == "udp") != (address is not None):
         raise click.UsageError(
@@ -225,9 +222,7 @@ def _stage(kind: str, spec: RobotSpec, address: str | None, stack: contextlib.Ex
         return lambda seed: MujocoBackend(spec, seed)
     from robots.udp import UdpBackend
 
-    assert address is not None
-    backend = stack.enter_context(UdpBackend(spec, address))
-    return lambda seed: contextlib.nullcontext(backend)
+    return lambda seed: UdpBackend(spec, str(address), seed=seed)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,73 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from demos.episode import Episode, EpisodeError
+from demos.segments import SegmentSampler, sample_segments
+
+
+def numbered(lengths: list[int]) -> list[Episode]:
+    """Episodes whose every row says where it is: observation (episode, step), action (episode, step)."""
+
+    def rows(episode: int, count: int) -> np.ndarray:
+        return np.stack([np.full(count, episode), np.arange(count)], axis=1).astype(np.float32)
+
+    return [
+        Episode(rows(i, length + 1), rows(i, length), np.arange(length + 1.0), "truncation")
+        for i, length in enumerate(lengths)
+    ]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    length=st.integers(1, 12),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_segments_never_cross_an_end(lengths: list[int], length: int, seed: int) -> None:
+    """Every segment is a stretch of one episode, with actions beside the observations they were taken at."""
+    episodes, rng = numbered(lengths), np.random.default_rng(seed)
+    if max(lengths) < length:
+        with pytest.raises(EpisodeError, match=f"no episode has {length} steps: the longest of {len(lengths)}"):
+            sample_segments(episodes, 8, length, rng)
+        return
+    batch = sample_segments(episodes, 8, length, rng)
+    assert batch.observations.shape == (length + 1, 8, 2) and batch.actions.shape == (length, 8, 2)
+    assert (batch.observations[:, :, 0] == batch.observations[0, :, 0]).all()
+    assert (np.diff(batch.observations[:, :, 1], axis=0) == 1).all()
+    assert (batch.actions == batch.observations[:-1]).all()
+
+
+def test_every_place_is_as_likely(rng_draws: int = 60_000) -> None:
+    """All start positions come, in equal measure: 3 + 1 places of 3 steps in episodes of 5 and 3 steps, none in 2."""
+    sampler = SegmentSampler(numbered([5, 2, 3]), 3)
+    batch = sampler.sample(rng_draws, np.random.default_rng(0))
+    starts, counts = np.unique(batch.observations[0], axis=0, return_counts=True)
+    assert starts.tolist() == [[0, 0], [0, 1], [0, 2], [2, 0]]
+    assert np.allclose(counts / rng_draws, 0.25, atol=0.01)
+
+
+def test_same_generator_same_segments() -> None:
+    """A seed decides the batch."""
+    sampler = SegmentSampler(numbered([9, 9]), 4)
+    first, second = (sampler.sample(16, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first.observations, second.observations)
+
+
+def test_refuses_what_cannot_be_sampled(make_episode: Callable[..., Episode]) -> None:
+    """No episodes, no length and mixed robots are refused."""
+    with pytest.raises(EpisodeError, match="longest of 0"):
+        SegmentSampler([], 1)
+    with pytest.raises(EpisodeError, match="at least 1"):
+        SegmentSampler(numbered([3]), 0)
+    with pytest.raises(EpisodeError, match="different"):
+        SegmentSampler([*numbered([7]), make_episode(7)], 2)
+
+
+def test_batch_is_the_callers_own() -> None:
+    """Changing a batch changes no later one."""
+    sampler = SegmentSampler(numbered([4]), 4)
+    sampler.sample(1, np.random.default_rng(0)).observations[:] = -1
+    assert (sampler.sample(1, np.random.default_rng(0)).observations >= 0).all()

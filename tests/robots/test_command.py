@@ -1,0 +1,56 @@
+"""make_command: clipping, scale and limits; the inverse; NaN stays NaN."""
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robots import load_robot
+from robots.command import CommandMap, make_command
+
+QUADRUPED = load_robot("quadruped")
+
+
+def test_by_hand() -> None:
+    """The quadruped's lift goes from -1 to 1.1 around 0.05, whatever beyond [-1, 1] is asked."""
+    i = QUADRUPED.action_names.index("lift_front_left")
+    for action, command in ((-1, -1.0), (0, 0.05), (1, 1.1), (5, 1.1), (-np.inf, -1.0)):
+        np.testing.assert_allclose(make_command(QUADRUPED, np.full(12, action))[i], command, rtol=0, atol=1e-15)
+
+
+def test_limits_cut_the_command() -> None:
+    """A limit narrower than the scale is kept."""
+    terms = tuple(dataclasses.replace(term, upper=0.5) for term in QUADRUPED.action)
+    assert make_command(dataclasses.replace(QUADRUPED, action=terms), np.ones(12)).max() == 0.5
+
+
+@given(st.lists(st.floats(-1, 1), min_size=12, max_size=12))
+def test_inverse(action: list[float]) -> None:
+    """The action that is recovered from a command is the one that gave it."""
+    found = CommandMap(QUADRUPED).action(make_command(QUADRUPED, np.array(action)))
+    np.testing.assert_allclose(found, action, atol=1e-14)
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=12, max_size=12))
+def test_always_within_limits(action: list[float]) -> None:
+    """Whatever finite or infinite action comes, the command is within every actuator's limits."""
+    command = make_command(QUADRUPED, np.array(action))
+    mapping = CommandMap(QUADRUPED)
+    assert (command >= mapping.lower).all() and (command <= mapping.upper).all()
+
+
+def test_nan_stays_visible() -> None:
+    """A NaN is not turned into some command."""
+    action = np.zeros(12)
+    action[4] = np.nan
+    assert np.flatnonzero(np.isnan(make_command(QUADRUPED, action))).tolist() == [4]
+
+
+def test_buffer() -> None:
+    """The result goes to the buffer that is given, for float32 actions too, and the action is left alone."""
+    action = np.full((2, 12), 3.0, dtype=np.float32)
+    out = np.empty((2, 12))
+    assert CommandMap(QUADRUPED).command(action, out) is out
+    np.testing.assert_array_equal(out[1], make_command(QUADRUPED, np.ones(12)))
+    assert (action == 3.0).all()

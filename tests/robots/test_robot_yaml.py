@@ -1,0 +1,179 @@
+"""robot.yaml is read strictly: whatever is not legal is an error in one line that says what is."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robots import RobotSpecError, load_robot, robot_names
+from robots.robot_yaml import parse_robot
+from robots.spec import Distribution
+
+MINIMAL = {
+    "name": "toy",
+    "mjcf": "toy.xml",
+    "control_dt": 0.02,
+    "episode_seconds": 5,
+    "observation": [{"name": "position", "joint_pos": ["hip"], "unit": "rad"}],
+    "action": [{"actuator": "hip", "kind": "effort", "unit": "N m", "scale": 3}],
+}
+
+
+def changed(path: str, value: object) -> dict:
+    data = copy.deepcopy(MINIMAL)
+    place: object = data
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    for key in parents:
+        place = place[key]  # type: ignore[index]
+    place[last] = value  # type: ignore[index]
+    return data
+
+
+def test_minimal() -> None:
+    """Six keys make a robot; limits follow from the scale."""
+    spec = parse_robot(MINIMAL)
+    assert (spec.obs_dim, spec.act_dim, spec.episode_steps) == (1, 1, 250)
+    assert (spec.action[0].lower, spec.action[0].upper, spec.action[0].offset) == (-3.0, 3.0, 0.0)
+    assert spec.task is None and spec.reset.settle_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("controldt", 0.01, ["controldt", "did you mean 'control_dt'"]),
+        ("control_dt", 0, ["control_dt", "above 0"]),
+        ("control_dt", -0.02, ["above 0"]),
+        ("control_dt", "fast", ["finite number", "'fast'"]),
+        ("control_dt", float("nan"), ["finite number"]),
+        ("control_dt", True, ["finite number"]),
+        ("episode_seconds", float("inf"), ["finite number"]),
+        ("name", 3, ["name", "text"]),
+        ("format", 2, ["format 2"]),
+        ("observation", {}, ["observation", "list"]),
+        ("observation.0.unit", None, ["text"]),
+        ("observation.0.transform", "tanh", ["tanh", "log1p"]),
+        ("observation.0.sensor", ["gyro"], ["exactly one"]),
+        ("observation.0.joint_pos", [], ["names nothing"]),
+        ("observation.0.joint_pos", "hip", ["list"]),
+        ("observation.0.offset", [1, 2], ["2 numbers for 1"]),
+        ("observation.0.jointpos", ["hip"], ["did you mean 'joint_pos'"]),
+        ("action.0.kind", "torque", ["torque", "effort"]),
+        ("action.0.scale", 0, ["scale is 0"]),
+        ("action.0.lower", 5, ["lower 5", "upper 3"]),
+        ("action.0.slew", 0, ["above 0"]),
+        ("action.0", 7, ["mapping"]),
+        ("sensors", [{"name": "s"}], ["missing type"]),
+        ("joint_limits", {"hip": {"lower": 1, "upper": -1}}, ["not below"]),
+        ("joint_limits", {"hip": {"lower": 1}}, ["missing upper"]),
+        ("overrides", {"geom_size": [1]}, ["mapping"]),
+        ("overrides", {"geom_size": {"g": "big"}}, ["finite number"]),
+        ("reset", {"contact": "sometimes"}, ["sometimes", "any, reject, lift"]),
+        ("reset", {"random_joints": "yes"}, ["true and false"]),
+        ("reset", {"joint_pos": {"hip": {"normal": [0]}}}, ["two numbers"]),
+        ("reset", {"joint_pos": {"hip": {"gauss": [0, 1]}}}, ["unknown key 'gauss'"]),
+        ("reset", {"joint_pos": {"hip": "random"}}, ["finite number"]),
+        ("reset", {"world": [{"field": "geom_pos", "name": "t"}]}, ["exactly one of annulus, box"]),
+        ("reset", {"settle_seconds": -1}, ["at least 0"]),
+    ],
+)
+def test_mistakes(path: str, value: object, words: list[str]) -> None:
+    """Each mistake is an error of one line that names what came and what is legal."""
+    with pytest.raises(RobotSpecError) as caught:
+        parse_robot(changed(path, value))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("key", list(MINIMAL))
+def test_missing_key(key: str) -> None:
+    """Each of the six keys is needed."""
+    data = {k: v for k, v in MINIMAL.items() if k != key}
+    with pytest.raises(RobotSpecError, match=f"missing {key}"):
+        parse_robot(data)
+
+
+@pytest.mark.parametrize("key", ["observation", "action"])
+def test_named_twice(key: str) -> None:
+    """Two terms of one name are refused."""
+    with pytest.raises(RobotSpecError, match="named twice"):
+        parse_robot(MINIMAL | {key: MINIMAL[key] * 2})
+
+
+def test_channel_in_two_units() -> None:
+    """One channel cannot be in two units."""
+    terms = [*MINIMAL["observation"], {"name": "again", "joint_pos": ["hip"], "unit": "deg"}]
+    with pytest.raises(RobotSpecError, match="'rad'.*'deg'"):
+        parse_robot(MINIMAL | {"observation": terms})
+
+
+def test_slices_and_per_element_numbers() -> None:
+    """A slice names its elements, and each may have its own offset."""
+    term = {"name": "gyro", "sensor": ["gyro[1:3]"], "unit": "rad/s", "offset": [0.5, -0.5], "scale": 2}
+    spec = parse_robot(MINIMAL | {"observation": [term]})
+    assert spec.channels == ("sensor/gyro[1]", "sensor/gyro[2]")
+    assert spec.observation[0].offset == (0.5, -0.5) and spec.observation[0].scale == (2.0, 2.0)
+
+
+def test_distributions() -> None:
+    """Every way to write a joint's beginning is understood."""
+    joints = {"a": 0.3, "b": "limits", "c": "rotation", "d": {"uniform": [0, 1]}, "e": {"normal": [0, 2]}}
+    spec = parse_robot(MINIMAL | {"reset": {"joint_pos": joints}})
+    assert dict(spec.reset.joint_pos) == {
+        "a": Distribution("fixed", 0.3), "b": Distribution("limits"), "c": Distribution("rotation"),
+        "d": Distribution("uniform", 0.0, 1.0), "e": Distribution("normal", 0.0, 2.0),
+    }  # fmt: skip
+
+
+def test_by_name_by_path_by_folder(tmp_path: Path) -> None:
+    """A robot is found by its shipped name, by its file and by its folder; all give the same robot."""
+    shipped = load_robot("cheetah")
+    file = Path(__file__).parents[2] / "robots/cheetah/robot.yaml"
+    assert load_robot(file) == load_robot(file.parent) == load_robot(str(file)) == shipped
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(MINIMAL))
+    assert load_robot(tmp_path).directory == tmp_path.resolve()
+
+
+def test_nine_robots_ship() -> None:
+    """The robots that the README promises are there."""
+    wanted = ["cartpole", "cheetah", "finger", "hopper", "humanoid", "jaco", "quadruped", "reacher", "walker"]
+    assert [name for name in robot_names() if name in wanted] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("cheeta", "did you mean 'cheetah'"), ("../cheetah", "no robot"), ("", "no robot"), ("a\0b", "no robot")],
+)
+def test_no_such_robot(name: str, word: str) -> None:
+    """A name of no robot is an error that lists the robots."""
+    with pytest.raises(RobotSpecError, match=word):
+        load_robot(name)
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"\xff\xfe\x00", b"a: !!python/object:os.system {}", b"- 1", b""])
+def test_not_a_robot_file(tmp_path: Path, content: bytes) -> None:
+    """A file that is no YAML, unsafe YAML or no mapping is an error of one line that names the file."""
+    path = tmp_path / "robot.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RobotSpecError) as caught:
+        load_robot(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+trees = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+)
+
+
+@given(st.sampled_from([*MINIMAL, "reset", "sensors", "overrides", "joint_limits", "default_pose", "task"]), trees)
+def test_any_value_gives_a_robot_or_an_error(key: str, value: object) -> None:
+    """Whatever stands behind a key, the answer is a spec or a RobotSpecError."""
+    try:
+        parse_robot(MINIMAL | {key: value})
+    except RobotSpecError as error:
+        assert str(error)

@@ -1,0 +1,185 @@
+"""`gcl deploy`: a bundle drives the mock and a simulated robot in another process; wrong bundles are refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from export.to_onnx import write_bundle
+from robots.robot_yaml import load_robot
+
+GCL = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+
+
+class Still(torch.nn.Module):
+    """A policy that does little, so that a cart-pole stays on its rail; and a reward that is always one."""
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        return observation[:, :1] * 0.01 if action is None else observation.sum(-1) * 0.0 + 1.0
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for the shipped cart-pole."""
+    spec = load_robot("cartpole")
+    path = tmp_path_factory.mktemp("deploy") / "cartpole.bundle"
+    parts = SimpleNamespace(
+        policy_module=Still(), reward_module=Still(), spec=spec, settings={}, demos={},
+        sample_observations=np.random.default_rng(0).normal(size=(80, spec.obs_dim)),
+        sample_actions=np.zeros((80, spec.act_dim)),
+    )  # fmt: skip
+    write_bundle(path, parts)
+    return path
+
+
+@pytest.fixture
+def bundle(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage."""
+    return Path(shutil.copytree(pristine, tmp_path / "cartpole.bundle"))
+
+
+def deploy(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs `gcl deploy` in a process of its own, as a robot does."""
+    return subprocess.run(
+        [*GCL, "deploy", *map(str, words)], capture_output=True, text=True, timeout=120, cwd=cwd, check=False
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line with which it was refused."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("gcl: ") and done.stderr.count("\n") == 1 and done.stdout == ""
+    return done.stderr
+
+
+def test_drives_the_mock(pristine: Path) -> None:
+    """The report has the rate, the latencies, the reward beside the demos', and no fault."""
+    done = deploy(pristine, "--backend", "mock", "--seconds", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["robot"] == "cartpole" and report["ended_by"] == "time" and report["faults"] == []
+    assert report["ticks"] + report["skipped"] >= 0.5 / load_robot("cartpole").control_dt
+    assert report["tick"]["p50_us"] >= report["compute"]["p50_us"] > 0 and report["provider"] == "CPUExecutionProvider"
+    assert report["reward"]["demo_median"] == 1.0
+
+
+def test_drives_a_simulated_robot_in_another_process(pristine: Path, tmp_path: Path) -> None:
+    """With the bundle's own spec a simulator is started, driven over UDP, recorded, and gone afterwards."""
+    log = tmp_path / "flight.npz"
+    done = deploy(pristine, "--backend", "sim", "--seconds", "1.5", "--log", log)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("rate", "deadlines missed", "learned reward", "whole tick", "faults", "none", "p99.9"):
+        assert word in done.stdout
+    assert done.stderr == ""
+    with np.load(log, allow_pickle=False) as flight:
+        assert len(np.unique(flight["values"], axis=0)) > 50  # it moved: physics, not an echo
+        assert (np.diff(flight["sequence"]) == 1).all() and str(flight["robot"]) == "cartpole"
+
+
+def test_ctrl_c_stops_softly(pristine: Path) -> None:
+    """SIGINT to the whole foreground group ends the run with a report and exit code 0, and the simulator with it."""
+    process = subprocess.Popen(
+        [*GCL, "deploy", str(pristine), "--backend", "sim", "--seconds", "100"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "driving cartpole" in process.stdout.readline()
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0 and "ended by SIGINT" in stdout, stdout + stderr
+    assert stderr == ""
+
+
+def test_dry_run_drives_nothing(pristine: Path) -> None:
+    """Everything is checked and inference measured, without a backend."""
+    done = deploy(pristine, "--backend", "udp", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["robot"] == "cartpole" and facts["inference"]["p50_us"] > 0 and facts["parity_vectors"] >= 64
+    assert "nothing was driven" in deploy(pristine, "--dry-run").stdout
+
+
+def test_a_damaged_bundle_is_refused(bundle: Path) -> None:
+    """Tampered, truncated and newer bundles are each one line and exit code 2."""
+    raw = bytearray((bundle / "policy.onnx").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (bundle / "policy.onnx").write_bytes(bytes(raw))
+    assert "policy.onnx: SHA-256" in refused(deploy(bundle, "--backend", "mock"))
+    os.truncate(bundle / "policy.onnx", 100)
+    assert "policy.onnx: 100 bytes, expected" in refused(deploy(bundle, "--backend", "mock"))
+    (bundle / "bundle.json").write_text('{"format_version": 99}')
+    assert "format 99" in refused(deploy(bundle, "--backend", "mock"))
+
+
+def test_another_robot_is_refused(pristine: Path) -> None:
+    """A bundle is for one robot, down to every number of its description."""
+    assert "cartpole" in refused(deploy(pristine, "--backend", "mock", "--robot", "cheetah"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.bundle"], "not there"),
+        (["--backend", "udp"], "--address HOST:PORT is needed"),
+        (["--backend", "mock", "--address", "127.0.0.1:1"], "--address is for --backend udp"),
+        (["--backend", "udp", "--address", "127.0.0.1:1"], "no robot at 127.0.0.1:1"),
+        (["--backend", "udp", "--address", "192.0.2.1:1"], "not on this machine"),
+    ],
+)
+def test_wrong_words_are_refused(pristine: Path, words: list[str], message: str) -> None:
+    """Each mistake on the command line is one line that says what is legal."""
+    from click.testing import CliRunner
+
+    from toolkit.cli import main
+
+    result = CliRunner().invoke(main, ["deploy", *([] if words[0] == "none.bundle" else [str(pristine)]), *words])
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_fault_is_exit_code_1_and_leaves_a_log(pristine: Path, tmp_path: Path) -> None:
+    """A robot that falls silent in mid-run is reported as a fault, with the flight recorder's file."""
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "robots.simulator", "--robot", "cartpole", "--port", "0"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert simulator.stdin is not None and simulator.stdout is not None
+    port = json.loads(simulator.stdout.readline())["port"]
+    process = subprocess.Popen(
+        [*GCL, "deploy", str(pristine), "--backend", "udp", "--address", f"127.0.0.1:{port}", "--seconds", "100"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None and "driving" in process.stdout.readline()
+    time.sleep(1.0)
+    simulator.kill()
+    simulator.communicate()
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "backend_lost" in stdout, stdout + stderr
+    (log,) = (tmp_path / "runs" / "flight").glob("cartpole-*.npz")
+    with np.load(log) as flight:
+        assert "backend_lost" in str(flight["reason"]) and len(flight["command"]) > 10
+
+
+def test_robot_side_needs_neither_torch_nor_a_simulator(pristine: Path) -> None:
+    """`gcl deploy --backend mock` works where importing torch, mujoco, dm_control, onnx or zarr fails."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'mujoco', 'dm_control', 'onnx', 'zarr'):\n"
+        "    sys.modules[name] = None\n"
+        "from toolkit.cli import main\n"
+        f"main(['deploy', {str(pristine)!r}, '--backend', 'mock', '--seconds', '0.2', '--json'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["faults"] == []

@@ -1,0 +1,163 @@
+import functools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from demos.store import DemoStore
+from robots.mock import MockBackend
+from toolkit.cli import main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def gcl(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def record(out: Path, *arguments: object) -> Result:
+    """A tenth of a second on the mock cheetah, unless told otherwise."""
+    return gcl("record", "--robot", "cheetah", "--backend", "mock", "--seconds", 0.1, "--out", out, *arguments)
+
+
+def check_error(result: Result, *words: str) -> None:
+    """A user's mistake: exit code 2 and words, never a traceback."""
+    assert result.exit_code == 2 and "Traceback" not in result.output, result.output
+    for word in words:
+        assert word in result.output
+
+
+def test_each_episode_is_acknowledged_and_there(tmp_path: Path) -> None:
+    """One line an episode, and each of them in the store with the seeds in order."""
+    result = record(tmp_path / "a.zarr", "-n", 3, "--seed", 5)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines() == [f"episode {i}: 10 steps, seed {5 + i}, truncation" for i in range(3)]
+    store = DemoStore.open(tmp_path / "a.zarr")
+    assert [info.seed for info in store.table()] == [5, 6, 7] and store.verify() == []
+
+
+def test_adds_to_a_store_with_fresh_seeds(tmp_path: Path) -> None:
+    """A second recording goes on in the same store, needs no --robot, and repeats no seed; --json says the same."""
+    record(tmp_path / "a.zarr", "-n", 2)
+    result = gcl("record", "--backend", "mock", "--seconds", 0.1, "--out", tmp_path / "a.zarr", "-n", 2, "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["episode"], row["seed"], row["length"], row["return"]) for row in rows] == [
+        (2, 2, 10, None),
+        (3, 3, 10, None),
+    ]
+    store = DemoStore.open(tmp_path / "a.zarr")
+    assert [episode.sha256.hex() for episode in store.episodes()][2:] == [row["sha256"] for row in rows]
+
+
+def test_another_robots_store_is_refused(tmp_path: Path) -> None:
+    """Recording one robot into the store of another writes nothing."""
+    record(tmp_path / "a.zarr")
+    result = gcl("record", "--robot", "walker", "--backend", "mock", "--out", tmp_path / "a.zarr")
+    check_error(result, "demos of robot 'cheetah'", "not of 'walker'")
+    assert len(DemoStore.open(tmp_path / "a.zarr")) == 1
+
+
+def test_the_true_reward_is_kept_where_there_is_a_task(tmp_path: Path) -> None:
+    """By default a robot with a task is recorded in the task's own environment, with its rewards."""
+    result = gcl("record", "--robot", "cheetah", "--seconds", 0.3, "--out", tmp_path / "a.zarr")
+    assert result.exit_code == 0, result.output
+    store = DemoStore.open(tmp_path / "a.zarr")
+    rewards = store.episodes()[0].rewards
+    assert rewards is not None and len(rewards) == 30 and np.isfinite(rewards).all()
+    assert store.attributes["source"] == "sim:dm_control.suite:cheetah/run"
+
+
+def test_scripts_and_their_operator_names(tmp_path: Path) -> None:
+    """A script from a file is played, and the store says which."""
+    (tmp_path / "kick.yaml").write_text("[{time: 0, action: {bfoot: 1}}]")
+    assert record(tmp_path / "a.zarr", "--operator", "script", "--script", tmp_path / "kick.yaml").exit_code == 0
+    assert record(tmp_path / "a.zarr", "--operator", "script").exit_code == 0
+    first, second = DemoStore.open(tmp_path / "a.zarr").episodes()
+    assert (first.operator, second.operator) == ("script:kick.yaml", "script:wave")
+    assert (first.actions == [0, 0, 1, 0, 0, 0]).all() and np.abs(second.actions).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "a.zarr"], ["--robot is needed"]),
+        (["--out", "a.zarr", "--robot", "chetah"], ["did you mean 'cheetah'"]),
+        (["--out", "a", "--robot", "cheetah", "--backend", "mock"], ["ends in .zarr"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--operator", "expert"], ["expert needs --policy"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--policy", "x"], ["random takes no --policy"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--operator", "policy", "--policy", "x"], ["x: "]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--script", "x.npy"], ["random takes no --script"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--noise", "0.1"], ["random takes no --noise"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--smoothness", "2"], ["smoothness 2"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--backend", "udp"], ["needs --address"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--backend", "mock", "--address", "x:1"], ["takes no --address"]),
+        (["--out", "nowhere/a.zarr/b", "--robot", "cheetah"], ["ends in .zarr"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--operator", "script", "--script", "x.npy"], ["No such file"]),
+    ],
+)
+def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]) -> None:
+    """Each mistake is told, and no store is made."""
+    monkeypatch.chdir(tmp_path)
+    check_error(gcl("record", *arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_store_stays_as_it_was(tmp_path: Path) -> None:
+    """A folder of something else is not recorded into."""
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "photo").write_text("mine")
+    check_error(record(tmp_path / "a.zarr"), "not a demo store")
+    assert [file.name for file in tmp_path.rglob("*")] == ["a.zarr", "photo"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_everything(tmp_path: Path, number: signal.Signals) -> None:
+    """Stopped in the middle of an episode, the recorder saves it as interrupted, excludes it, and says so with 130."""
+    out = tmp_path / "a.zarr"
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from toolkit.cli import main; main()", "record", "--robot", "cheetah", "--out", str(out),
+         "--backend", "mock", "--real-time", "--seconds", "60", "--json"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not any(
+        file.stat().st_size > 2000 for file in out.with_suffix(".wal").glob("*.bin")
+    ):
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    row = json.loads(output)
+    assert process.returncode == 130 and row["ended_by"] == "interrupted" and row["excluded"]
+    store = DemoStore.open(out)
+    assert store.verify() == [] and store.episodes() == []
+    assert [episode.length for episode in store.episodes(include_excluded=True)] == [row["length"]]
+
+
+def test_a_robot_that_fails_costs_only_what_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensor that goes bad ends the recording in one line, and the steps before it are in the store, excluded."""
+    monkeypatch.setattr("robots.mock.MockBackend", functools.partial(MockBackend, poison=[6]))
+    result = record(tmp_path / "a.zarr", "-n", 3)
+    check_error(result, "measured nan for position_z/rootz at step 6", "what was recorded of it is episode 0")
+    info = DemoStore.open(tmp_path / "a.zarr").table()[0]
+    assert (info.length, info.ended_by, info.excluded) == (5, "interrupted", True)
+
+
+def test_records_a_robot_over_the_wire(tmp_path: Path) -> None:
+    """A robot at the end of a cable is recorded in real time, each episode from its seed."""
+    from simulator_process import SimulatorProcess
+
+    with SimulatorProcess("cheetah") as simulator:
+        result = gcl(
+            "record", "--robot", "cheetah", "--backend", "udp", "--address", simulator.address,
+            "--seconds", 0.2, "-n", 2, "--out", tmp_path / "a.zarr",
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    store = DemoStore.open(tmp_path / "a.zarr")
+    first, second = store.episodes()
+    assert first.length == second.length == 20 and not np.array_equal(first.observations, second.observations)
+    assert store.attributes["source"] == "robot" and first.timestamps[-1] > 0.15
