@@ -10,15 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# dm_control asks for a screen first and warns where there is none, so a renderer that draws off screen is looked for once.
-OFF_SCREEN = for gl in egl osmesa; do MUJOCO_GL=$$gl $(BIN)/python -c 'import dm_control._render' 2>/dev/null && break; gl=disable; done; echo $$gl
-RENDERER = MUJOCO_GL=$${MUJOCO_GL-$$(if [ -n "$${DISPLAY-}" ]; then echo glfw; else $(OFF_SCREEN); fi)}
-
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(STAMP) ## from shipped demonstrations to a deployed policy, and a table of how well it does
-	@export $(RENDERER) && $(BIN)/gcl quickstart
+	@$(BIN)/gcl quickstart
 
 sync: $(STAMP) ## .venv with the pinned dependencies
 

@@ -64,7 +64,10 @@ class SegmentSampler:
             The segments; the arrays are the caller's own.
         """
         rows = self._offsets + self.starts[rng.integers(len(self.starts), size=batch)]  # [L+1, B]
-        return SegmentBatch(self.observations[rows], self.actions[rows[:-1]])
+        # np.take with a mode is several times faster than indexing, which checks every row number
+        return SegmentBatch(
+            np.take(self.observations, rows, axis=0, mode="clip"), np.take(self.actions, rows[:-1], axis=0, mode="clip")
+        )
 
 
 def sample_segments(episodes: Sequence[Episode], batch: int, length: int, rng: np.random.Generator) -> SegmentBatch:

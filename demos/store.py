@@ -42,7 +42,6 @@ class DemoStore(StoreReader):
         self.recovery = Recovery()
         self._lock = lock
         self._journal: Journal | None = None
-        self._uncommitted = False  # whether arrays may be longer than the attributes say
 
     @classmethod
     def create(cls, path: str | Path, spec: RobotSpec, source: str = "sim") -> DemoStore:
@@ -144,10 +143,6 @@ class DemoStore(StoreReader):
         self._check_writable("add episodes")
         episode.check_robot(self.spec)
         try:
-            if self._uncommitted:
-                self._load()
-                trim(self)
-            self._uncommitted = True
             commit = self._write(episode, episode.ended_by == "interrupted" if excluded is None else excluded)
             self._root.update_attributes(commit)
         except OSError as error:
@@ -156,7 +151,6 @@ class DemoStore(StoreReader):
                 f"the {self.n_episodes} saved before are intact"
             ) from error
         self.attributes |= commit
-        self._uncommitted = False
         if self._journal is not None and self._journal.header.is_of(episode):
             self._journal.discard()
             self._journal = None
@@ -174,10 +168,13 @@ class DemoStore(StoreReader):
         """
         self._check_writable("exclude episodes")
         chosen = self.check_indices(indices)
+        if not chosen:
+            return
         flags = self.column("excluded")
         flags[chosen] = int(excluded)
         try:
             self._arrays["meta/excluded"][: self.n_episodes] = flags
+            sync_folder(self.path / "meta" / "excluded" / "c")
         except OSError as error:
             raise StoreError(f"{self.path}: not changed: {error.strerror or error}") from error
 
@@ -265,6 +262,7 @@ class DemoStore(StoreReader):
         for layout in layouts(self.spec):
             array = self._arrays[layout.path]
             before, after = (self.n_steps, steps) if layout.counts_steps else (self.n_episodes, self.n_episodes + 1)
+            # Sets the length whatever it was: an append that failed may have left it longer
             array.resize((after, *array.shape[1:]))
             array[before:after] = np.asarray(rows[layout.path], array.dtype).reshape(after - before, *array.shape[1:])
         return {

@@ -18,7 +18,7 @@ from mujoco import rollout
 from robots.channels import ChannelMap, ControlMap
 from robots.command import CommandMap
 from robots.episodes import EpisodeSchedule
-from robots.model import compile_model, sensing_model, stepping_model, substeps
+from robots.model import compile_model, scene_matters, sensing_model, stepping_model, substeps
 from robots.model_source import log_physics_warnings
 from robots.observation import ObservationMap
 from robots.reset import draw_states, place
@@ -93,10 +93,13 @@ class BatchSim:
     def _make_models(self) -> None:
         dynamics = stepping_model(self.model, sensors=self._channels.needs_stepped_sensors)
         sensing = sensing_model(self.model)
-        # One model per environment only where their scenes differ.
-        own = bool(self.spec.reset.world)
-        self._dynamics = [copy.copy(dynamics) if own else dynamics for _ in range(self.num_envs)]
-        self._sensing = [copy.copy(sensing) if own else sensing for _ in range(self.num_envs)]
+        # One model per environment only where a scene's difference shows: each costs memory, and cache misses.
+        moves = bool(self.spec.reset.world)
+        own_dynamics = moves and (self._channels.needs_stepped_sensors or scene_matters(self.spec, self.model))
+        own_sensing = moves and self._channels.needs_fresh_sensors
+        self._dynamics = [copy.copy(dynamics) if own_dynamics else dynamics for _ in range(self.num_envs)]
+        self._sensing = [copy.copy(sensing) if own_sensing else sensing for _ in range(self.num_envs)]
+        self._scenes = [self._dynamics] * own_dynamics + [self._sensing] * own_sensing
 
     def _allocate(self) -> None:
         count, model, num_state = self.num_envs, self.model, self._channels.num_state
@@ -301,10 +304,9 @@ class BatchSim:
         self._place(index)
 
     def _place(self, index: np.ndarray) -> None:
-        if self.spec.reset.world:
+        for models in self._scenes:
             for i in index:
-                place(self.spec, self._dynamics[i], self.placement[i])
-                place(self.spec, self._sensing[i], self.placement[i])
+                place(self.spec, models[i], self.placement[i])
 
 
 def available_cpus() -> int:

@@ -20,6 +20,7 @@ _LIMIT_SENSORS = (
     mujoco.mjtSensor.mjSENS_JOINTLIMITPOS, mujoco.mjtSensor.mjSENS_JOINTLIMITVEL,
     mujoco.mjtSensor.mjSENS_TENDONLIMITPOS, mujoco.mjtSensor.mjSENS_TENDONLIMITVEL,
 )  # fmt: skip
+_MOVABLE = ("geom_pos", "site_pos", "body_pos")
 # Which element owns a row of an MjModel field, by the field's first word
 _OWNER = {
     "body": "body", "jnt": "joint", "dof": "joint", "geom": "geom", "site": "site", "actuator": "actuator",
@@ -56,7 +57,10 @@ def compile_model(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
         for name in names:
             element_id(model, "joint", name, where)
     for placement in spec.reset.world:
+        if placement.field not in _MOVABLE:
+            raise RobotSpecError(f"reset.world: cannot move by {placement.field!r}; legal are {', '.join(_MOVABLE)}")
         field_row(model, placement.field, placement.name, "reset.world")
+        _make_free(model, placement.field, placement.name, "reset.world")
     return model
 
 
@@ -153,6 +157,26 @@ def sensing_model(model: mujoco.MjModel) -> mujoco.MjModel:
     return sensing
 
 
+def scene_matters(spec: RobotSpec, model: mujoco.MjModel) -> bool:
+    """Whether the physics depends on where `spec.reset.world` puts things, or only what is seen of them.
+
+    Args:
+        spec: The robot.
+        model: Its model.
+
+    Returns:
+        False if all that moves is sites and geoms of the world itself, the latter never to be touched.
+    """
+    seen_only = {"geom_pos": ("geom", model.geom_bodyid), "site_pos": ("site", model.site_bodyid)}
+    for item in spec.reset.world:
+        if item.field not in seen_only:
+            return True
+        kind, body = seen_only[item.field]
+        if body[element_id(model, kind, item.name, "reset.world")] != 0:
+            return True
+    return False
+
+
 def field_row(model: mujoco.MjModel, field: str, name: str, where: str) -> np.ndarray:
     """The row (or rows) of an MjModel field that belong to a named element, as a writable view.
 
@@ -225,10 +249,35 @@ def _override(model: mujoco.MjModel, field: str, name: str, values: tuple[float,
     row = field_row(model, field, name, "overrides")
     if len(values) > row.size:
         raise RobotSpecError(f"overrides.{field}.{name}: {len(values)} numbers came, it has {row.size}")
+    _make_free(model, field, name, "overrides")
     row[: len(values)] = values
     if field.startswith("body_") or field == "dof_armature":
         # Subtree masses and inverse inertias at the reference pose follow from these.
         mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def _make_free(model: mujoco.MjModel, field: str, name: str, where: str) -> None:
+    """Makes MuJoCo heed a change of an element's place or size, which the compiler took for settled."""
+    kind, _, quantity = field.partition("_")
+    if kind not in ("geom", "site") or quantity not in ("pos", "quat", "size"):
+        return
+    element = element_id(model, kind, name, where)
+    if kind == "geom" and _touchable(model, element):
+        # Bounding volumes, computed at compile time, would go on standing where the geom was.
+        raise RobotSpecError(
+            f"{where}.{field}: geom {name!r} can be touched, so it cannot be changed by itself; "
+            "move a body that holds it, by body_pos, or change the model file"
+        )
+    # An element in the same frame as its body is never looked up by its own position.
+    getattr(model, f"{kind}_sameframe")[element] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
+
+
+def _touchable(model: mujoco.MjModel, geom: int) -> bool:
+    off = mujoco.mjtDisableBit.mjDSBL_CONTACT | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT
+    if model.opt.disableflags & off:
+        return False
+    paired = geom in model.pair_geom1 or geom in model.pair_geom2
+    return bool(paired or model.geom_contype[geom] or model.geom_conaffinity[geom])
 
 
 def _is_float_field(model: mujoco.MjModel, name: str) -> bool:

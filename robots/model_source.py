@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ from robots.channels import did_you_mean
 from robots.spec import RobotSpec, RobotSpecError
 
 _log = logging.getLogger(__name__)
+
+if "DISPLAY" not in os.environ:
+    # dm_control looks for a screen when it is imported and complains where there is none; nothing in here draws.
+    os.environ.setdefault("MUJOCO_GL", "disable")
 
 
 def log_physics_warnings() -> None:

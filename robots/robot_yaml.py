@@ -57,7 +57,8 @@ def load_robot(name_or_path: str | Path) -> RobotSpec:
         if not (re.fullmatch(r"\w+", str(name_or_path)) and shipped.is_file()):
             hint = _did_you_mean(str(name_or_path), robot_names())
             raise RobotSpecError(
-                f"no robot {str(name_or_path)!r}{hint}: give the path of a robot.yaml or one of {', '.join(robot_names())}"
+                f"no robot {str(name_or_path)!r}{hint}: give the path of a robot.yaml"
+                f" or one of {', '.join(robot_names())}"
             )
         path = shipped
     try:
@@ -266,7 +267,8 @@ def _placement(item: object, i: int) -> WorldPlacement:
     size = 1 if kinds[0] == "annulus" else 3
     return WorldPlacement(
         field=_text(place["field"], f"{where}.field"), name=_text(place["name"], f"{where}.name"), kind=kinds[0],
-        lower=_per_channel(bounds["lower"], size, f"{where}.lower"), upper=_per_channel(bounds["upper"], size, f"{where}.upper"),
+        lower=_per_channel(bounds["lower"], size, f"{where}.lower"),
+        upper=_per_channel(bounds["upper"], size, f"{where}.upper"),
     )  # fmt: skip
 
 

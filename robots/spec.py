@@ -125,7 +125,9 @@ class RobotSpec:
     """Everything about a robot that a number can say. Frozen, hashable to `sha256`, JSON in and out without loss."""
 
     name: str
-    mjcf: str  # "scene.xml" (beside robot.yaml) | "robot.urdf" | "dm_control.suite:cheetah" | "dm_control.manipulation:..."
+    mjcf: (
+        str  # "scene.xml" or "robot.urdf" beside robot.yaml, "dm_control.suite:cheetah", "dm_control.manipulation:..."
+    )
     control_dt: float  # [s] one control step; a multiple of the physics step
     episode_seconds: float  # [s] time limit of an episode: truncation, never termination
     observation: tuple[ObservationTerm, ...]

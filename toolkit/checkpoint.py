@@ -96,7 +96,7 @@ def load(path: str | Path, device: str = "cpu") -> Checkpoint:
         raise CheckpointError(f"{file}: a torch file, but not a gcl checkpoint")
     if data["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
-            f"{file}: checkpoint format {data['format_version']}, this version of gcl reads up to {FORMAT_VERSION}: upgrade gcl"
+            f"{file}: checkpoint format {data['format_version']}; this gcl reads up to {FORMAT_VERSION}: upgrade gcl"
         )
     return Checkpoint(
         spec=spec_from_dict(data["spec"]),

@@ -1,6 +1,6 @@
-"""Every setting of a training run, with its default, in one frozen tree. Nothing else in the project has defaults for these.
+"""Every setting of a training run, with its default, in one frozen tree. No other file has defaults for these.
 
-The resolved tree travels as JSON in the checkpoint and in the bundle, so that a result can always say how it came about.
+The resolved tree travels as JSON in the checkpoint and in the bundle, so that a result can say how it came about.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from robots.spec import ToolkitError
 
 OBJECTIVES = ("gan-gcl", "task-reward")
+DEVICES = ("cpu", "cuda")
 
 
 class ConfigError(ToolkitError):
@@ -27,7 +28,7 @@ class PolicyConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of policy and value network."""
-    log_std_init: float = -0.5
+    log_std_init: float = -1.2
     """Natural log of the standard deviation the policy starts with, in action units."""
     log_std_min: float = -3.0
     """Floor of log std: below it, log q of the expert's actions falls without bound."""
@@ -39,23 +40,23 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """The reward r_psi and the discriminator built from it (DESIGN: D = sigmoid(temper * (r/alpha - log Z - log q)))."""
+    """The reward r_psi, and the discriminator D = sigmoid(temper * (r/alpha - log Z - log q)) that teaches it."""
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of r_psi: small, so that a few demos are not memorised."""
     segment: int = 32
     """L, steps per scored segment; 0 means the whole episode (exact GAN-GCL)."""
-    alpha: float = 0.1
+    alpha: float = 0.005
     """Temperature of the maximum-entropy policy, the same in the discriminator and for the generator."""
     temper: float | None = None
-    """Factor on the logit in (0, 1]; None means alpha / L, which keeps the logit near [-10, 10]; 1 is the exact objective."""
-    gradient_penalty: float = 1.0
+    """Factor on the logit in (0, 1]; None means alpha / L, which keeps the logit within about 10; 1 is exact."""
+    gradient_penalty: float = 0.3
     """Weight of E |grad r_psi|^2 at points between expert and policy, in normalised units."""
     expert_jitter: float = 0.05
     """Std of Gaussian noise added to the expert's actions [action units]: a density needs a width."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam step of r_psi."""
-    updates: int = 4
+    updates: int = 8
     """Discriminator updates per iteration."""
     batch_segments: int = 256
     """Segments of each kind per discriminator update."""
@@ -73,12 +74,12 @@ class PpoConfig:
     """Passes over each iteration's samples."""
     minibatches: int = 4
     """Gradient steps per pass."""
-    head_start: int = 32
-    """Iterations at the beginning in which reward and value learn and the policy waits: a cloned policy is soon spoilt by
-    a judge who knows nothing, and by then the environments have spread out over the episode."""
+    head_start: int = 10
+    """Iterations at the beginning in which reward and value learn and the policy waits: a cloned policy is soon spoilt
+    by a judge who knows nothing."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
-    target_kl: float = 0.01
+    target_kl: float = 0.02
     """KL divergence between successive policies to aim for [nats]; 0 keeps the learning rate fixed."""
     discount: float = 0.99
     """gamma of the generator's return."""
@@ -98,7 +99,7 @@ class TrainConfig:
 
     objective: str = "gan-gcl"
     """What is learned: "gan-gcl" (reward and policy from demos) or "task-reward" (policy only; makes experts)."""
-    total_steps: int = 3_000_000
+    total_steps: int = 2_000_000
     """Control steps of environment experience, over all environments."""
     seed: int = 0
     """Seed of everything random."""
@@ -120,6 +121,9 @@ class TrainConfig:
         for name in ("total_steps", "threads", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}; must be at least 1")
         _require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
+        _require(
+            self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1"
+        )
         reward, ppo = self.reward, self.ppo
         _require(reward.segment >= 0, f"reward.segment {reward.segment}; must be >= 1, or 0 for the whole episode")
         _require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")

@@ -1,9 +1,9 @@
 """The mathematics of GAN-GCL and of the policy gradient, as pure functions.
 
-Symbols: r = sum_t r_psi(s_t, a_t) over a segment of L steps, log_q = sum_t log pi_theta(a_t | s_t), alpha = temperature,
-kappa = temper. Sources: Finn, Christiano, Abbeel, Levine 2016, "A Connection between GANs, Inverse RL and Energy-Based
-Models" (arXiv 1611.03852), sections 3.1 to 3.3; Fu, Luo, Levine 2018, "AIRL" (arXiv 1710.11248); Schulman et al. 2016
-(arXiv 1506.02438) and 2017 (arXiv 1707.06347).
+Symbols: r = sum_t r_psi(s_t, a_t) over a segment of L steps, log_q = sum_t log pi_theta(a_t | s_t), alpha =
+temperature, kappa = temper. Sources: Finn, Christiano, Abbeel, Levine 2016, "A Connection between GANs, Inverse RL and
+Energy-Based Models" (arXiv 1611.03852), sections 3.1 to 3.3; Fu, Luo, Levine 2018, "AIRL" (arXiv 1710.11248);
+Schulman et al. 2016 (arXiv 1506.02438) and 2017 (arXiv 1707.06347).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def solve_log_z(r: Tensor, log_q: Tensor, expert: Tensor, alpha: float, temper: 
     """The log Z that minimises the discriminator loss on this batch, found by bisection in float64.
 
     L_D is convex in log Z; its derivative vanishes where the mean of D over all segments is the share of expert ones:
-    mean_i sigmoid(kappa (r_i / alpha - log Z - log q_i)) = N_expert / N. With kappa = 1 that Z is the importance-sampling
-    estimate of the partition function under mu = (p + q) / 2 (Finn et al. 2016, section 3.3.1).
+    mean_i sigmoid(kappa (r_i / alpha - log Z - log q_i)) = N_expert / N. With kappa = 1 that Z is the
+    importance-sampling estimate of the partition function under mu = (p + q) / 2 (Finn et al. 2016, section 3.3.1).
 
     Args:
         r: (N,) summed rewards, expert and policy segments together.
@@ -112,7 +112,7 @@ def gradient_penalty(gradient: Tensor) -> Tensor:
 def generalized_advantage(
     reward: Tensor, value: Tensor, next_value: Tensor, ended: Tensor, terminated: Tensor, discount: float, lam: float
 ) -> Tensor:
-    """A_t = delta_t + gamma lambda (1 - ended_t) A_{t+1},  delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t).
+    """A_t = delta_t + gamma lambda (1 - ended_t) A_{t+1}, delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t).
 
     Schulman et al. 2016, equations 11 to 16. A time limit (ended but not terminated) still bootstraps from V(s_{t+1}).
 

@@ -32,7 +32,7 @@ class MetricsLog:
                 writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
         partial.replace(self.path)
         self._file = self.path.open("a", newline="")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=rows[-1]["steps"] if rows else 0)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=int(rows[-1]["steps"]) if rows else 0)
 
     def add(self, iteration: int, steps: int, metrics: dict[str, float]) -> None:
         """Writes one iteration.

@@ -40,8 +40,8 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
 class GaussianPolicy(nn.Module):
     """q_theta(a | s): a diagonal Gaussian whose samples are clipped to [-1, 1], sigma independent of s.
 
-    The density is that of the action the robot is sent: a Gaussian inside, a point mass at each limit. So a demo that was
-    driven into its limits is scored exactly, and a mean beyond the limits gains nothing.
+    The density is that of the action the robot is sent: a Gaussian inside, a point mass at each limit. So a demo that
+    was driven into its limits is scored exactly, and a mean beyond the limits gains nothing.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class GaussianPolicy(nn.Module):
 
 
 def clipped_gaussian_log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log density of clip(x, -1, 1), x ~ Normal(mu, diag(sigma^2)); Fujita and Maeda 2018 (arXiv 1802.07564), section 3.
+    """log density of clip(x, -1, 1), x ~ Normal(mu, diag(sigma^2)).
+
+    Source: Fujita and Maeda 2018, "Clipped action policy gradient" (arXiv 1802.07564).
 
     Inside the limits it is the Gaussian's, -1/2 z^2 - log sigma - 1/2 log 2 pi with z = (a - mu) / sigma; at a limit it
     is the log probability of lying beyond it, log Phi((mu - 1) / sigma) or log Phi((-1 - mu) / sigma).

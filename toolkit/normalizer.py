@@ -1,4 +1,4 @@
-"""RunningNormalizer: shifts and scales features by statistics that live in the network as buffers, so they are exported with it."""
+"""RunningNormalizer: features shifted and scaled by statistics that are part of the network, and exported with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class RunningNormalizer(nn.Module):
 
         Args:
             dim: Number of features.
-            min_std: Floor of the standard deviation, in feature units: a feature that hardly moves in a few demos must not blow up when it does.
+            min_std: Floor of the standard deviation, in feature units: a feature that hardly moves in a few demos must
+                not blow up when it does.
         """
         super().__init__()
         self.min_std = min_std

@@ -18,8 +18,8 @@ def clone_behaviour(
 ) -> float:
     """Maximises log q(a_t | s_t) of the demos at the policy's present spread: least squares on the mean action.
 
-    Pomerleau 1991, "Efficient training of artificial neural networks for autonomous navigation". The spread is left as it
-    is: demos recorded without noise would shrink it to nothing, and with it all exploration.
+    Pomerleau 1991, "Efficient training of artificial neural networks for autonomous navigation". The spread is left as
+    it is: demos recorded without noise would shrink it to nothing, and with it all exploration.
 
     Args:
         policy: Changed in place; its normaliser must already know the demos.

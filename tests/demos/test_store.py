@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import multiprocessing
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from demos.episode import Episode
+from demos.journal import Journal
 from demos.recovery import journal_folder
 from demos.store import DemoStore, StoreError
 from robots import RobotSpec, load_robot
@@ -268,13 +270,14 @@ def test_missing_rows_are_not_mended_over(store: DemoStore, make_episode: MakeEp
         DemoStore.open(store.path, mode="a")
 
 
-def record_into_journal(store: DemoStore, episode: Episode, steps: int, finish: bool) -> None:
+def record_into_journal(store: DemoStore, episode: Episode, steps: int, finish: bool) -> Journal:
     journal = store.start_journal(episode.seed, episode.operator)
     journal.start(episode.observations[0], 0.0)
     for t in range(steps):
         journal.step(episode.actions[t], 1.0, episode.observations[t + 1], episode.timestamps[t + 1])
     if finish:
         journal.finish(episode.ended_by)
+    return journal
 
 
 @pytest.mark.parametrize(
@@ -298,9 +301,10 @@ def test_journals_come_back(
 
 def test_a_journal_of_a_committed_episode_is_dropped(store: DemoStore, make_episode: MakeEpisode) -> None:
     """Killed between the commit and the removal of the journal, the episode does not come back a second time."""
-    journal = store.start_journal(3, "test")
+    episode = make_episode(seed=3)
+    journal = record_into_journal(store, episode, steps=7, finish=True)
     store._journal = None  # what the kill does: nobody is left to remove it
-    store.append(make_episode(seed=3, start_time_ns=journal.header.start_time_ns))
+    store.append(dataclasses.replace(episode, start_time_ns=journal.header.start_time_ns))
     store.close()
     with DemoStore.open(store.path, mode="a") as mended:
         assert (mended.recovery.restored, mended.recovery.dropped_journals, len(mended)) == ((), 1, 1)
@@ -319,7 +323,8 @@ def test_a_journal_of_a_former_store_is_left_alone(
         assert opened.recovery.restored == () and len(list(journal_folder(store.path).glob("*.bin"))) == 1
 
 
-def test_append_after_a_failed_append(store: DemoStore, make_episode: MakeEpisode) -> None:
+@pytest.mark.parametrize("length", [3, 7, 12])
+def test_append_after_a_failed_append(store: DemoStore, make_episode: MakeEpisode, length: int) -> None:
     """An array whose files cannot be written spoils one episode; when it can be again, recording goes on."""
     store.append(make_episode(seed=0))
     folder, aside = store.path / "meta" / "seed", store.path.parent / "aside"
@@ -328,7 +333,7 @@ def test_append_after_a_failed_append(store: DemoStore, make_episode: MakeEpisod
     with pytest.raises(StoreError, match="episode not saved: .* the 1 saved before are intact"):
         store.append(make_episode(seed=1))
     assert len(DemoStore.open(_restored(folder, aside, store.path)).episodes()) == 1
-    assert store.append(make_episode(seed=2)) == 1
+    assert store.append(make_episode(length, seed=2)) == 1
     assert store.verify() == [] and [episode.seed for episode in store.episodes()] == [0, 2]
 
 

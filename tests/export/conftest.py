@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,8 @@ ARM = {
 
 class Policy(torch.nn.Module):
     """Normaliser, two layers, clip: what every policy of ours looks like."""
+
+    mean: torch.Tensor  # (obs_dim,)
 
     def __init__(self, spec: RobotSpec) -> None:
         super().__init__()
@@ -109,7 +112,7 @@ def arm() -> RobotSpec:
 
 
 @pytest.fixture(scope="session")
-def make_parts(arm: RobotSpec) -> Callable[..., SimpleNamespace]:
+def make_parts(arm: RobotSpec) -> Callable[..., Any]:
     """Makes what the exporter needs, with some of it replaced."""
 
     def make(**changes: object) -> SimpleNamespace:
@@ -130,7 +133,7 @@ def make_parts(arm: RobotSpec) -> Callable[..., SimpleNamespace]:
 
 
 @pytest.fixture(scope="session")
-def pristine(make_parts: Callable[..., SimpleNamespace], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine(make_parts: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle nobody writes to."""
     path = tmp_path_factory.mktemp("export") / "arm.bundle"
     write_bundle(path, make_parts())

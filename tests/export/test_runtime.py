@@ -6,7 +6,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -132,7 +132,7 @@ def test_wrong_shapes_are_refused_not_broadcast(pristine: Path, arm: RobotSpec) 
         reward.score(np.zeros(arm.obs_dim), np.zeros(1))
 
 
-def test_nan_in_gives_nan_out(pristine: Path, make_parts: Callable[..., SimpleNamespace], arm: RobotSpec) -> None:
+def test_nan_in_gives_nan_out(pristine: Path, make_parts: Callable[..., Any], arm: RobotSpec) -> None:
     """A NaN is passed on, so that the safety layer sees it; the next call is not affected."""
     policy = OnnxPolicy(pristine)
     before = policy.act(np.ones(arm.obs_dim)).copy()

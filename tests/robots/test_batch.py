@@ -106,26 +106,37 @@ def test_broken_physics_is_quarantined(name: str, velocity: float) -> None:
     assert not any(after.quarantined.any() for after in run(sim, 5))
 
 
+def exploding(folder: Path, timestep: float, substeps: int, gear: float) -> RobotSpec:
+    """One light body on a hinge with an absurd motor."""
+    (folder / "robot.xml").write_text(
+        f"<mujoco><option timestep='{timestep}'/><worldbody><body><joint name='j'/><geom size='.1' mass='1'/></body>"
+        f"</worldbody><actuator><motor name='m' joint='j' gear='{gear}'/></actuator></mujoco>"
+    )
+    return dataclasses.replace(
+        CARTPOLE,
+        mjcf="robot.xml",
+        directory=folder,
+        control_dt=timestep * substeps,
+        reset=ResetSpec(),
+        observation=(dataclasses.replace(CARTPOLE.observation[0], channels=("joint_pos/j",)),),
+        action=(dataclasses.replace(CARTPOLE.action[0], actuator="m", scale=gear, lower=-gear, upper=gear),),
+    )
+
+
 @pytest.mark.parametrize("substeps", [1, 2, 5])
 def test_explosion_under_way_is_quarantined(tmp_path: Path, substeps: int) -> None:
     """A model that blows up by its own dynamics, in the first step, is noticed: no reset of MuJoCo's own hides it."""
-    (tmp_path / "robot.xml").write_text(
-        "<mujoco><option timestep='0.01'/>"
-        "<worldbody><body><joint name='j'/><geom size='.1' mass='1'/></body></worldbody>"
-        "<actuator><motor name='m' joint='j' gear='1e14'/></actuator></mujoco>"
-    )
-    spec = dataclasses.replace(
-        CARTPOLE,
-        mjcf="robot.xml",
-        directory=tmp_path,
-        control_dt=0.01 * substeps,
-        reset=ResetSpec(),
-        observation=(dataclasses.replace(CARTPOLE.observation[0], channels=("joint_pos/j",)),),
-        action=(dataclasses.replace(CARTPOLE.action[0], actuator="m", scale=1e14, lower=-1e14, upper=1e14),),
-    )
-    sim = make(spec, num_envs=3)
+    sim = make(exploding(tmp_path, 0.01, substeps, gear=1e14), num_envs=3)
     sim.reset()
     assert_quarantined(sim, sim.step(np.array([[0.0], [1.0], [1e-16]])), [1])
+
+
+def test_step_that_broke_off_is_quarantined(tmp_path: Path) -> None:
+    """Where MuJoCo warned and the rest of the step was left out, the transition is not passed on as a whole one."""
+    # At so short a step an acceleration beyond MuJoCo's limit leaves position and velocity looking harmless.
+    sim = make(exploding(tmp_path, 1e-6, 5, gear=2e8), num_envs=3)
+    sim.reset()
+    assert_quarantined(sim, sim.step(np.array([[0.0], [1.0], [1e-3]])), [1])
 
 
 @pytest.mark.parametrize("name", ["cheetah", "reacher", "hopper", "quadruped"])

@@ -13,7 +13,7 @@ from dm_control import suite
 from robots import RobotSpec, RobotSpecError, load_robot, robot_names
 from robots.batch import BatchSim
 from robots.command import make_command
-from robots.model import compile_model, substeps
+from robots.model import compile_model, scene_matters, substeps
 from robots.observation import make_observation
 from robots.sim import MujocoBackend
 from robots.spec import AddedSensor, WorldPlacement
@@ -211,9 +211,9 @@ def test_broken_model_file(arm: RobotSpec, content: str) -> None:
 
 def test_overrides(arm: RobotSpec) -> None:
     """An override replaces the leading numbers of an element's row; constants that follow from masses follow."""
-    overrides = (("geom_size", "crate", (0.2,)), ("dof_damping", "elbow", (7.0,)), ("body_mass", "upper", (9.0,)))
+    overrides = (("geom_friction", "crate", (0.2,)), ("dof_damping", "elbow", (7.0,)), ("body_mass", "upper", (9.0,)))
     model = compile_model(dataclasses.replace(arm, overrides=overrides))
-    np.testing.assert_array_equal(model.geom("crate").size, [0.2, 0.1, 0.1])
+    np.testing.assert_array_equal(model.geom("crate").friction, [0.2, 0.005, 0.0001])
     assert model.dof_damping[model.jnt_dofadr[model.joint("elbow").id]] == 7.0
     assert model.dof_damping[model.jnt_dofadr[model.joint("shoulder").id]] == 0.5
     assert model.body_subtreemass[model.body("upper").id] == pytest.approx(9.0 + model.body("lower").mass[0])
@@ -265,6 +265,76 @@ def test_shipped_robots_fit_their_models(name: str) -> None:
     assert bare.ntex == 0 and bare.nbuffer <= model.nbuffer
     for field in ("qpos0", "body_mass", "geom_size", "dof_damping", "actuator_gear", "sensor_adr", "geom_matid"):
         np.testing.assert_array_equal(getattr(model, field), getattr(bare, field))
+
+
+SCENE = MJCF.replace(
+    "<worldbody>",
+    "<contact><pair geom1='paired' geom2='lower'/></contact><worldbody>"
+    "<site name='mark'/><geom name='ghost' size='.1' contype='0' conaffinity='0'/>"
+    "<geom name='paired' size='.1' contype='0' conaffinity='0'/>"
+    "<body name='shelf'><geom name='shelf' type='box' size='2 2 .01'/></body>",
+)
+
+
+def with_scene(arm: RobotSpec, *items: tuple[str, str]) -> RobotSpec:
+    """The arm beside things that move at each reset, up and down between 1 cm and 15 cm."""
+    assert arm.directory is not None
+    (arm.directory / "arm.xml").write_text(SCENE)
+    world = tuple(WorldPlacement(*item, "box", (0.0, 0.0, 0.01), (0.0, 0.0, 0.15)) for item in items)
+    return dataclasses.replace(arm, reset=dataclasses.replace(arm.reset, world=world))
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "expected"),
+    [
+        ("site_pos", "hand", True),
+        ("site_pos", "mark", False),
+        ("geom_pos", "ghost", False),
+        ("body_pos", "shelf", True),
+    ],
+)
+def test_scene_matters(arm: RobotSpec, field: str, name: str, expected: bool) -> None:
+    """Only what belongs to the world and can touch nothing may be moved without the physics noticing."""
+    spec = with_scene(arm, (field, name))
+    assert scene_matters(spec, compile_model(spec)) is expected
+
+
+@pytest.mark.parametrize("name", ["floor", "lower", "paired", "shelf"])
+def test_a_geom_that_can_be_touched_is_not_moved_alone(arm: RobotSpec, name: str) -> None:
+    """MuJoCo would collide with where it was, so this is refused, with the way to do it."""
+    spec = with_scene(arm, ("geom_pos", name))
+    with pytest.raises(RobotSpecError, match="by body_pos"):
+        compile_model(spec)
+    with pytest.raises(RobotSpecError, match="by body_pos"):
+        compile_model(dataclasses.replace(arm, overrides=(("geom_size", name, (0.5,)),)))
+
+
+def test_a_field_that_is_no_place(arm: RobotSpec) -> None:
+    """A scene moves by positions only."""
+    with pytest.raises(RobotSpecError, match="geom_pos, site_pos, body_pos"):
+        compile_model(with_scene(arm, ("geom_size", "ghost")))
+
+
+def test_scenes_are_seen_and_felt(arm: RobotSpec) -> None:
+    """The crate comes to rest on each environment's own shelf, and sensors see each one's own site and geom."""
+    spec = with_scene(arm, ("body_pos", "shelf"), ("site_pos", "mark"), ("geom_pos", "ghost"))
+    sensors = (AddedSensor("mark", "framepos", "site", "mark"), AddedSensor("ghost", "framepos", "geom", "ghost"))
+    seen = tuple(
+        dataclasses.replace(
+            spec.observation[0], name=name, channels=(f"sensor/{name}[2]",), offset=(0.0,), scale=(1.0,)
+        )
+        for name in ("mark", "ghost")
+    )
+    spec = dataclasses.replace(spec, sensors=spec.sensors + sensors, observation=spec.observation + seen)
+    sim = BatchSim(spec, 6, num_threads=1, reset_pool=64, stagger=False)
+    first = sim.reset()
+    np.testing.assert_allclose(first[:, -2:], sim.placement[:, 1:, 2], atol=1e-12)
+    for _ in range(80):
+        step = sim.step(np.zeros((6, 2)))
+    shelf, crate = sim.placement[:, 0, 2], step.observation[:, 6]
+    assert np.ptp(shelf) > 0.05
+    np.testing.assert_allclose(crate, shelf + 0.11, atol=0.003)
+    np.testing.assert_allclose(step.observation[:, -2:], sim.placement[:, 1:, 2], atol=1e-12)
 
 
 def test_model_is_dm_control_s() -> None:

@@ -1,4 +1,4 @@
-"""The mathematics against numbers worked by hand, identities of the paper, and systems whose answer is known in closed form."""
+"""The mathematics against numbers worked by hand, identities of the paper, and systems of known answer."""
 
 import math
 

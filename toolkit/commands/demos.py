@@ -7,14 +7,13 @@ import dataclasses
 import datetime
 import json
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from robots.spec import ToolkitError
+from toolkit.console import print_facts, print_rows, shown
 
 if TYPE_CHECKING:
     from demos.episode import Episode
@@ -59,7 +58,7 @@ def list_(path: Path, as_json: bool) -> None:
         rows = [_store_row(folder) for folder in found]
     else:
         raise ToolkitError(f"{path}: neither a store nor a folder with stores in it")
-    _print_rows(rows, as_json, empty=f"{path}: nothing recorded there yet")
+    print_rows(rows, as_json, empty=f"{path}: nothing recorded there yet")
 
 
 @command.command()
@@ -84,7 +83,7 @@ def show(store: Path, plot: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(about))
     else:
-        _print_facts(about)
+        print_facts(about)
 
 
 @command.command()
@@ -151,7 +150,7 @@ def replay(ctx: click.Context, store: Path, episode: int, tolerance: float, as_j
     if as_json:
         click.echo(json.dumps(row))
     else:
-        _print_facts(row)
+        print_facts(row)
         if not same_start:
             click.echo(f"seed {recorded.seed} begins elsewhere: recorded on something else than {kind}", err=True)
     ctx.exit(0 if same_start else 1)
@@ -178,7 +177,7 @@ def exclude(store: Path, episodes: tuple[int, ...], include: bool, as_json: bool
     if as_json:
         click.echo(json.dumps({"store": str(store), "excluded": excluded}))
     else:
-        click.echo(f"{store}: {len(excluded)} of {count} episodes excluded: {_shown(excluded)}")
+        click.echo(f"{store}: {len(excluded)} of {count} episodes excluded: {shown(excluded)}")
 
 
 @command.command()
@@ -290,42 +289,6 @@ def _store_row(path: Path) -> dict[str, Any]:
             "problem": str(error),
         }
     return {key: about[key] for key in ("store", "robot", "episodes", "steps", "mean_return")} | {"problem": None}
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
-    if as_json:
-        click.echo(json.dumps(rows))
-    elif not rows:
-        click.echo(empty)
-    else:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE)
-        for name in rows[0]:
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            table.add_row(*(_shown(value) for value in row.values()))
-        # A pipe has no width, and folded words cannot be searched for
-        console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
-        console.print(table)
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    width = max(len(name) for name in facts)
-    for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
 
 
 def _number(value: float) -> float | None:

@@ -43,7 +43,8 @@ def command(policy: Path, episodes: int, seed: int, as_json: bool) -> None:
         click.echo(json.dumps({"policy": str(policy), "task": spec.task, "mean": mean, "std": std, "returns": returns}))
     else:
         click.echo(
-            f"{spec.task}: return {mean:.1f} +- {std:.1f} over {episodes} episodes, {min(returns):.1f} to {max(returns):.1f}"
+            f"{spec.task}: return {mean:.1f} +- {std:.1f} over {episodes} episodes,"
+            f" {min(returns):.1f} to {max(returns):.1f}"
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from toolkit.evaluate import Act
     from toolkit.run import Run
 
 _EVALUATION_EPISODES = 10
@@ -44,8 +45,10 @@ def command(
     say = _Teller()
     run, expert = _prepare(demos or shipped_demos("cheetah"), count, folder, steps, seed)
     say(f"1/4 learning reward and policy of {run.trainer.spec.name} from {count} demos (return {expert['mean']:.0f})")
+    from toolkit.checkpoint import DeterministicPolicy
     from toolkit.commands.train import train_with_progress
 
+    returns = {"expert": expert, "cloned": _measured(run, DeterministicPolicy(run.trainer.policy).act)}
     train_with_progress(run, max(1, run.trainer.iterations // 10), eval_episodes=3)
     if run.interrupted:
         raise SystemExit(130)
@@ -55,9 +58,9 @@ def command(
     say(f"3/4 deploying: controller and simulated robot in processes of their own, {seconds:.0f} s in real time")
     deployed = _deploy(bundle, seconds)
     say(f"4/4 measuring in dm_control, {_EVALUATION_EPISODES} episodes each")
-    returns = _measure(run, bundle)
+    returns |= _measure(run, bundle)
     result = {
-        "return": {"expert": expert, **returns},
+        "return": returns,
         "ratio": returns["learned"]["mean"] / expert["mean"],
         "training": {
             "steps": run.trainer.steps,
@@ -152,22 +155,27 @@ def _deploy(bundle: Path, seconds: float) -> dict[str, Any]:
 
 
 def _measure(run: Run, bundle: Path) -> dict[str, dict[str, float]]:
+    from toolkit.commands.eval import load_act
+    from toolkit.evaluate import random_policy
+
+    _, learned = load_act(bundle)
+    return {"learned": _measured(run, learned), "random": _measured(run, random_policy(run.trainer.spec))}
+
+
+def _measured(run: Run, act: Act) -> dict[str, float]:
     from rich.progress import track
 
-    from toolkit.commands.eval import load_act
-    from toolkit.evaluate import evaluate, random_policy
+    from toolkit.evaluate import evaluate
 
-    spec = run.trainer.spec
-    _, learned = load_act(bundle)
-    measured = {}
-    for name, act in track([("learned", learned), ("random", random_policy(spec))], "measure", transient=True):
-        result = evaluate(spec, act, _EVALUATION_EPISODES)
-        measured[name] = {"mean": result.mean, "std": result.std, "episodes": _EVALUATION_EPISODES}
-    return measured
+    returns: list[float] = []
+    for i in track(range(_EVALUATION_EPISODES), "measure", transient=True):
+        returns += evaluate(run.trainer.spec, act, 1, seed=i).returns
+    mean = sum(returns) / len(returns)
+    std = (sum((value - mean) ** 2 for value in returns) / len(returns)) ** 0.5
+    return {"mean": mean, "std": std, "episodes": _EVALUATION_EPISODES}
 
 
 def _artefacts(run: Run, bundle: Path, expert: float, random: float) -> dict[str, str]:
-    from toolkit.commands.eval import load_act
     from toolkit.plot import plot_run
     from toolkit.video import VideoError, record_video
 
@@ -177,8 +185,7 @@ def _artefacts(run: Run, bundle: Path, expert: float, random: float) -> dict[str
         "learning curve": str(plot_run(run.folder, expert, random)),
     }
     try:
-        spec, act = load_act(bundle)
-        artefacts["video"] = str(record_video(spec, act, run.folder / "policy.mp4", seconds=5.0))
+        artefacts["video"] = str(record_video(bundle, run.folder / "policy.mp4", seconds=5.0))
     except VideoError as error:
         artefacts["video"] = str(error)
     return artefacts
@@ -193,6 +200,7 @@ def _show(result: dict[str, Any]) -> None:
     for name, label in (
         ("expert", "expert (the demos)"),
         ("learned", "learned policy (ONNX)"),
+        ("cloned", "its start, cloned from the demos"),
         ("random", "random actions"),
     ):
         table.add_row(f"return, {label}", f"{returns[name]['mean']:.0f} +- {returns[name]['std']:.0f}")

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle for the shipped cart-pole."""
     spec = load_robot("cartpole")
     path = tmp_path_factory.mktemp("deploy") / "cartpole.bundle"
-    parts = SimpleNamespace(
+    parts: Any = SimpleNamespace(
         policy_module=Still(), reward_module=Still(), spec=spec, settings={}, demos={},
         sample_observations=np.random.default_rng(0).normal(size=(80, spec.obs_dim)),
         sample_actions=np.zeros((80, spec.act_dim)),

@@ -120,14 +120,11 @@ def test_what_is_no_store_stays_as_it_was(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_everything(tmp_path: Path, number: signal.Signals) -> None:
     """Stopped in the middle of an episode, the recorder saves it as interrupted, excludes it, and says so with 130."""
     out = tmp_path / "a.zarr"
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from toolkit.cli import main; main()", "record", "--robot", "cheetah", "--out", str(out),
-         "--backend", "mock", "--real-time", "--seconds", "60", "--json"],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while process.poll() is None and not any(
-        file.stat().st_size > 2000 for file in out.with_suffix(".wal").glob("*.bin")
-    ):
+    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "record", "--robot", "cheetah"]
+    options = ["--backend", "mock", "--real-time", "--seconds", "60", "--json", "--out", str(out)]
+    process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    journals = out.with_suffix(".wal")
+    while process.poll() is None and not any(file.stat().st_size > 2000 for file in journals.glob("*.bin")):
         time.sleep(0.01)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)

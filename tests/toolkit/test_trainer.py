@@ -1,0 +1,200 @@
+"""The whole trainer: resumes bit for bit, never sees the true reward, and refuses what cannot be trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from demos.episode import Episode
+from robots.robot_yaml import load_robot
+from toolkit import checkpoint as checkpoints
+from toolkit.config import TrainConfig, with_settings
+from toolkit.held_out import hold_out
+from toolkit.metrics import read_metrics
+from toolkit.run import Run
+from toolkit.trainer import Trainer, TrainingError, resolve
+
+SPEC = load_robot("cartpole")
+SMALL = [
+    "total_steps=640", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
+    "reward.segment=8", "reward.batch_segments=16", "policy.warm_start=5", "ppo.head_start=1",
+]  # fmt: skip
+
+
+def episodes(count: int = 2, length: int = 120, **changes: Any) -> list[Episode]:
+    rng = np.random.default_rng(0)
+    made = [
+        Episode(
+            observations=rng.normal(size=(length + 1, SPEC.obs_dim)).astype(np.float32),
+            actions=rng.uniform(-1, 1, (length, SPEC.act_dim)).astype(np.float32),
+            timestamps=np.arange(length + 1) * SPEC.control_dt,
+            ended_by="truncation",
+        )
+        for _ in range(count)
+    ]
+    return [dataclasses.replace(episode, **changes) for episode in made]
+
+
+def trainer(demos: list[Episode] | None = None, *settings: str) -> Trainer:
+    return Trainer(SPEC, with_settings(TrainConfig(), [*SMALL, *settings]), episodes() if demos is None else demos)
+
+
+def numbers(run: Trainer) -> torch.Tensor:
+    modules = (run.policy, run.value, run.reward)
+    return torch.cat([x.detach().double().flatten() for module in modules for x in module.state_dict().values()])
+
+
+def untimed(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def test_resumed_run_is_the_same_run(tmp_path: Path):
+    """Five iterations, or two, a checkpoint, a new process's worth of objects, and three: equal to the last bit."""
+    whole = trainer()
+    straight = [untimed(whole.iterate()) for _ in range(5)]
+    first = trainer()
+    for _ in range(2):
+        first.iterate()
+    Run(tmp_path, first, {}, episodes()).save()
+    second = trainer()
+    run = Run(tmp_path, second, {}, episodes())
+    run.resume()
+    continued = [untimed(second.iterate()) for _ in range(3)]
+    assert continued == straight[2:]
+    assert torch.equal(numbers(second), numbers(whole))
+
+
+def test_true_reward_never_reaches_the_learner():
+    """Demos with their rewards recorded, falsified or absent train exactly the same networks."""
+    results = []
+    for rewards in (None, np.full(120, 1.0, np.float32), np.linspace(-1e6, 1e6, 120, dtype=np.float32)):
+        run = trainer(episodes(rewards=rewards))
+        for _ in range(3):
+            run.iterate()
+        results.append(numbers(run))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_task_reward_and_demos_exclude_each_other():
+    """No objective can be given both."""
+    config = with_settings(TrainConfig(), SMALL)
+    with pytest.raises(TrainingError, match="never see the true reward"):
+        Trainer(SPEC, config, episodes(), lambda sim: np.zeros(sim.num_envs))
+    with pytest.raises(TrainingError, match="no demos"):
+        Trainer(SPEC, with_settings(config, ["objective=task-reward"]), episodes(), lambda sim: np.zeros(sim.num_envs))
+
+
+def test_demos_of_another_size_are_refused():
+    """The message has both sizes."""
+    wrong = [dataclasses.replace(e, observations=e.observations[:, :-1]) for e in episodes()]
+    with pytest.raises(TrainingError, match=r"\(4, 1\); cartpole has \(5, 1\)"):
+        trainer(wrong)
+
+
+def test_whole_episode_segments_get_whole_episode_rollouts():
+    """--segment episode: rollouts as long as the episode, and fewer environments."""
+    config = resolve(with_settings(TrainConfig(), ["reward.segment=0"]), SPEC)
+    assert config.reward.segment == SPEC.episode_steps == config.ppo.horizon
+    assert config.ppo.num_envs == 32
+    assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
+
+
+def test_head_start_leaves_the_policy_alone():
+    """While it lasts, reward and value learn and the policy does not."""
+    run = trainer(None, "ppo.head_start=2")
+    before = [p.detach().clone() for p in run.policy.parameters()]
+    run.iterate()
+    run.iterate()
+    assert all(torch.equal(a, b) for a, b in zip(before, run.policy.parameters(), strict=True))
+    run.iterate()
+    assert not all(torch.equal(a, b) for a, b in zip(before, run.policy.parameters(), strict=True))
+
+
+def test_held_out_steps_are_never_learned_from():
+    """Stretches held out and learned from make up the demos, and share no step."""
+    demos = episodes(3)
+    train, held_out = hold_out(demos, 0.1, 8, seed=0)
+    rows = [tuple(row) for e in demos for row in e.actions]
+    kept = [tuple(row) for e in train for row in e.actions]
+    out = [tuple(row) for e in held_out for row in e.actions]
+    assert len(out) == 3 * 12
+    assert not set(kept) & set(out)
+    assert set(kept) | set(out) <= set(rows)
+
+
+def test_a_single_short_demo_is_not_held_out():
+    """With nothing to spare, everything is learned from."""
+    train, held_out = hold_out(episodes(1, length=20), 0.1, 8, seed=0)
+    assert len(train) == 1
+    assert held_out == []
+
+
+def test_metrics_file_is_cut_back_to_the_checkpoint(tmp_path: Path):
+    """Iterations after the last checkpoint were logged and will be run again: they must not stand there twice."""
+    first = trainer(None, "checkpoint_every=2")
+    stop_after_three = Run(tmp_path, first, {}, episodes())
+
+    def on_progress(run: Trainer, metrics: dict[str, float], evaluation: object) -> None:
+        if run.iteration == 3:
+            raise KeyboardInterrupt  # a stand-in for death between checkpoints
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_after_three.train(on_progress, 0, 0)
+    assert [row["iteration"] for row in read_metrics(tmp_path / "metrics.csv")] == [1, 2, 3]
+    run = Run(tmp_path, trainer(None, "checkpoint_every=2"), {}, episodes())
+    run.resume()
+    run.train(lambda *_: None, 0, 0)
+    assert [row["iteration"] for row in read_metrics(tmp_path / "metrics.csv")] == [1, 2, 3, 4, 5]
+
+
+def test_resume_refuses_other_settings(tmp_path: Path):
+    """What differs is named; more steps of the same is not a difference."""
+    first = trainer()
+    Run(tmp_path, first, {"chain_sha256": "a"}, episodes()).save()
+    Run(tmp_path, trainer(None, "total_steps=9999"), {"chain_sha256": "a"}, episodes()).resume()
+    with pytest.raises(TrainingError, match=r"reward.alpha: was .*, now 0.5"):
+        Run(tmp_path, trainer(None, "reward.alpha=0.5"), {"chain_sha256": "a"}, episodes()).resume()
+    with pytest.raises(TrainingError, match="demos: was a, now b"):
+        Run(tmp_path, trainer(), {"chain_sha256": "b"}, episodes()).resume()
+
+
+def test_damaged_checkpoints_are_named(tmp_path: Path):
+    """Missing, garbage, truncated, of a newer format: one line each, never a traceback of torch's."""
+    path = tmp_path / checkpoints.FILE_NAME
+    with pytest.raises(checkpoints.CheckpointError, match="no checkpoint there"):
+        checkpoints.load(tmp_path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+        checkpoints.load(tmp_path)
+    Run(tmp_path, trainer(), {}, episodes()).save()
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+            checkpoints.load(tmp_path)
+    data = torch.load(__import__("io").BytesIO(whole), weights_only=True)
+    torch.save({**data, "format_version": 99}, path)
+    with pytest.raises(checkpoints.CheckpointError, match="upgrade gcl"):
+        checkpoints.load(tmp_path)
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(checkpoints.CheckpointError, match="not a gcl checkpoint"):
+        checkpoints.load(tmp_path)
+
+
+def test_checkpoint_gives_back_the_policy(tmp_path: Path):
+    """What is exported acts as what was trained."""
+    run = trainer()
+    run.iterate()
+    Run(tmp_path, run, {}, episodes()).save()
+    parts = checkpoints.load_for_export(tmp_path)
+    observation = torch.from_numpy(parts.sample_observations)
+    expected = run.policy(observation).clamp(-1.0, 1.0).detach()
+    torch.testing.assert_close(parts.policy_module(observation).detach(), expected, atol=0.0, rtol=0.0)
+    assert checkpoints.load_policy(tmp_path).act(parts.sample_observations[0]).shape == (SPEC.act_dim,)
+    assert parts.sample_observations.shape == (240, SPEC.obs_dim)

@@ -1,0 +1,181 @@
+"""`gcl bench`: what this machine does, as ratios within one run wherever there is something to compare with."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Measure simulation, training and inference on this machine.
+
+    Without a subcommand, measures simulation and training of the cheetah.
+
+    \b
+    Examples:
+      gcl bench
+      gcl bench sim --robot humanoid --envs 256
+      gcl bench inference runs/first/cheetah.bundle
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(sim)
+        ctx.invoke(train)
+
+
+@command.command()
+@click.option("--robot", default="cheetah", show_default=True, help="Robot name or path.")
+@click.option("--envs", type=click.IntRange(min=1), default=256, show_default=True, help="Environments side by side.")
+@click.option("--steps", type=click.IntRange(min=1), default=200, show_default=True, help="Control steps of each.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sim(robot: str, envs: int, steps: int, as_json: bool) -> None:
+    """Batched simulation, with observations and resets, against bare mujoco.rollout.
+
+    The two run in turn, the faster of three rounds counts.
+
+    \b
+    Example:
+      gcl bench sim --robot walker
+    """
+    import numpy as np
+
+    from robots.batch import BatchSim
+    from robots.robot_yaml import load_robot
+
+    spec = load_robot(robot)
+    batch = BatchSim(spec, envs, seed=0)
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1.0, 1.0, (steps, envs, spec.act_dim))
+    ours = bare = float("inf")
+    for _ in range(3):
+        batch.reset()
+        start = batch.physics_state.copy()
+        ours = min(ours, _timed(lambda: [batch.step(action) for action in actions]))
+        bare = min(bare, _bare_rollout(batch, start, actions))
+    result = {
+        "robot": spec.name,
+        "envs": envs,
+        "steps_per_s": envs * steps / ours,
+        "bare_rollout_steps_per_s": envs * steps / bare,
+        "ratio": bare / ours,
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo(
+            f"{spec.name}, {envs} environments: {result['steps_per_s']:,.0f} control steps/s, "
+            f"{result['ratio']:.2f} of bare mujoco.rollout ({result['bare_rollout_steps_per_s']:,.0f}/s)"
+        )
+
+
+def _timed(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _bare_rollout(batch: Any, state: Any, actions: Any) -> float:
+    """Seconds that mujoco.rollout takes for the same steps with nothing around it."""
+    import mujoco
+    import numpy as np
+    from mujoco import rollout
+
+    from robots.batch import available_cpus
+    from robots.model import substeps
+
+    model, count = batch.model, batch.num_envs
+    n_substeps, threads = substeps(batch.spec, model), available_cpus()
+    data = [mujoco.MjData(model) for _ in range(threads)]
+    control = np.zeros((count, n_substeps, model.nu))
+    trajectory = np.empty((count, n_substeps, state.shape[1]))
+    models = [model] * count
+    with rollout.Rollout(nthread=threads) as pool:
+
+        def work() -> None:
+            now = state
+            for action in actions:
+                control[:] = action[:, None, : model.nu]
+                pool.rollout(models, data, now, control, skip_checks=True, nstep=n_substeps, state=trajectory)
+                now = trajectory[:, -1].copy()
+
+        return _timed(work)
+
+
+@command.command()
+@click.option("--robot", default="cheetah", show_default=True, help="A robot that demos ship for.")
+@click.option("--iterations", type=click.IntRange(min=2), default=10, show_default=True, help="How many to time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def train(robot: str, iterations: int, as_json: bool) -> None:
+    """GAN-GCL training end to end, with the share of each phase.
+
+    \b
+    Example:
+      gcl bench train --iterations 20
+    """
+    from demos.store import DemoStore
+    from toolkit.commands.quickstart import shipped_demos
+    from toolkit.config import TrainConfig, with_settings
+    from toolkit.trainer import Trainer
+
+    store = DemoStore.open(shipped_demos(robot))
+    config = with_settings(TrainConfig(), ["policy.warm_start=0", "ppo.head_start=0"])
+    trainer = Trainer(store.spec, config, store.episodes()[:5])
+    trainer.iterate()  # allocations and thread pools of the first one would be counted otherwise
+    seconds = {"simulate": 0.0, "reward": 0.0, "policy": 0.0}
+    for _ in range(iterations):
+        metrics = trainer.iterate()
+        for phase in seconds:
+            seconds[phase] += metrics[f"time/{phase}"]
+    total = sum(seconds.values())
+    result = {
+        "robot": robot,
+        "steps_per_s": iterations * trainer.steps_per_iteration / total,
+        "share": {phase: value / total for phase, value in seconds.items()},
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        shares = ", ".join(f"{phase} {share:.0%}" for phase, share in result["share"].items())
+        click.echo(f"{robot}: {result['steps_per_s']:,.0f} control steps/s of training ({shares})")
+
+
+@command.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--calls", type=click.IntRange(min=100), default=20_000, show_default=True, help="How many to time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inference(bundle: Path, calls: int, as_json: bool) -> None:
+    """The exported policy and reward, one observation at a time on one thread.
+
+    \b
+    Example:
+      gcl bench inference runs/first/cheetah.bundle
+    """
+    import numpy as np
+
+    from export.clock import LatencyHistogram
+    from export.runtime import load_bundle
+
+    loaded, policy, reward = load_bundle(bundle)
+    observation = np.zeros(loaded.spec.obs_dim)
+    action = policy.act(observation).copy()
+    work = {"policy": lambda: policy.act(observation), "reward": lambda: reward.score(observation, action)}
+    result: dict[str, Any] = {"provider": policy.provider}
+    for name, call in work.items():
+        histogram = LatencyHistogram()
+        for _ in range(calls):
+            started = time.perf_counter_ns()
+            call()
+            histogram.add(time.perf_counter_ns() - started)
+        summary = histogram.summary()
+        result[name] = {"p50_us": summary.p50_us, "p99_us": summary.p99_us, "p999_us": summary.p999_us}
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for name in work:
+        numbers = " / ".join(f"{result[name][key]:.0f}" for key in ("p50_us", "p99_us", "p999_us"))
+        click.echo(f"{name}: p50 / p99 / p99.9 {numbers} us ({result['provider']})")
