@@ -52,7 +52,7 @@ def plot_run(folder: Path, expert: float | None = None, random: float | None = N
     if bottom.lines:
         bottom.axhline(0.5, linestyle=":", color="tab:gray")
         bottom.legend(loc="lower right")
-    bottom.set_ylim(0, 1)
+    bottom.set_ylim(0, 1.02)
     bottom.set_xlabel("control steps [million]")
     bottom.set_ylabel("share called right")
     path = folder / "curve.png"

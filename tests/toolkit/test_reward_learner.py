@@ -69,7 +69,7 @@ def test_expert_log_q_is_scored_under_the_policy_of_now(policy: GaussianPolicy):
     generator = torch.Generator().manual_seed(0)
     before = judge.expert_segments(demos, policy, generator, 32)
     with torch.no_grad():
-        policy.mean_net[-1].bias.fill_(0.5)
+        list(policy.mean_net.parameters())[-1].fill_(0.5)  # the bias of the mean
     after = judge.expert_segments(demos, policy, generator, 32)
     torch.testing.assert_close(before.log_q, before.log_q)
     assert float(after.log_q.mean()) > float(before.log_q.mean()) + 0.1
