@@ -46,7 +46,7 @@ class BundleManifest:
     action_offset: tuple[float, ...]  # (act_dim,) [unit] command at action 0
     settings: dict[str, Any]  # training settings, full precision
     demos: dict[str, Any]  # identity of the demo store: chain_sha256, n_episodes, spec_sha256
-    parity_tolerance: float  # greatest |onnx - torch| / max(1, |torch|) allowed, here and on the robot
+    parity_tolerance: float  # greatest |onnx - torch| allowed, here and on the robot
     parity_max_abs: dict[str, float]  # "policy", "reward": greatest |onnx - torch| measured at export
     parity_vectors: int  # rows in parity.npz
     reward_inputs: tuple[str, ...]  # of observation, action, next_observation

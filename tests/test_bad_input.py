@@ -145,6 +145,10 @@ def a_run_that_exists(folder: Path) -> list[str]:
     return ["train", "--demos", "demos.zarr", "--out", "run"]
 
 
+def nothing_to_resume(folder: Path) -> list[str]:
+    return ["train", "--demos", "demos.zarr", "--out", "new", "--resume"]
+
+
 def no_such_setting(folder: Path) -> list[str]:
     return ["train", "--demos", "demos.zarr", "--out", "new", "--set", "reward.alhpa=1"]
 
@@ -178,6 +182,7 @@ def every_file(folder: Path) -> dict[str, str]:
         (newer_checkpoint, "upgrade gcl"),
         (not_a_store, "holiday.zarr"),
         (a_run_that_exists, "--resume"),
+        (nothing_to_resume, "no checkpoint there"),
         (no_such_setting, "did you mean 'alpha'"),
         (no_such_device, "legal are"),
     ],

@@ -71,12 +71,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def load(path: str | Path, device: str = "cpu") -> Checkpoint:
-    """Reads a checkpoint.
+def load(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint; all tensors come to the CPU, wherever they were trained.
 
     Args:
         path: The file, or the run folder that holds it.
-        device: Where tensors go.
 
     Returns:
         The checkpoint.
@@ -88,7 +87,7 @@ def load(path: str | Path, device: str = "cpu") -> Checkpoint:
     if not file.is_file():
         raise CheckpointError(f"{path}: no checkpoint there; expected a run folder with {FILE_NAME}, or that file")
     try:
-        data = torch.load(file, map_location=device, weights_only=True)
+        data = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{file}: damaged or not a checkpoint ({type(error).__name__}: {reason})") from error

@@ -57,7 +57,7 @@ class Run:
             CheckpointError: None there, or damaged.
             TrainingError: It belongs to other settings, another robot or other demos.
         """
-        saved = checkpoints.load(self.folder, self.trainer.config.device)
+        saved = checkpoints.load(self.folder)
         ours = {
             "robot": self.trainer.spec.sha256,
             "demos": self.demos.get("chain_sha256"),

@@ -200,7 +200,7 @@ def _show(result: dict[str, Any]) -> None:
     for name, label in (
         ("expert", "expert (the demos)"),
         ("learned", "learned policy (ONNX)"),
-        ("cloned", "its start, cloned from the demos"),
+        ("cloned", "its start (cloned)"),
         ("random", "random actions"),
     ):
         table.add_row(f"return, {label}", f"{returns[name]['mean']:.0f} +- {returns[name]['std']:.0f}")
@@ -214,8 +214,8 @@ def _show(result: dict[str, Any]) -> None:
     for name, label in (("compute", "reading to command"), ("tick", "whole tick")):
         latency = deploy[name]
         numbers = " / ".join(f"{latency[key]:.0f}" for key in ("p50_us", "p99_us", "p999_us"))
-        table.add_row(f"{label}, p50 / p99 / p99.9", f"{numbers} us")
-    for name, path in result["artefacts"].items():
-        table.add_row(name, path)
+        table.add_row(f"{label}, p50/p99/p99.9", f"{numbers} us")
     table.add_row("all of it took", f"{result['seconds']:.0f} s")
     Console().print(table)
+    for name, path in result["artefacts"].items():
+        click.echo(f"{name + ':':<15} {path}")  # not in the table, which would cut a long path short

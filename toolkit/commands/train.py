@@ -44,8 +44,10 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --demos my_demos.zarr --out runs/first --resume
       gcl train --objective task-reward --robot cheetah --out runs/expert
     """
+    _check_folder(out, resume)
     run = prepare(demos, robot, out, options)
-    _start(run, resume)
+    if resume:
+        run.resume()
     eval_every, eval_episodes = options["eval_every"], options["eval_episodes"]
     if run.trainer.spec.task is None:
         eval_every = 0
@@ -158,14 +160,18 @@ def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bo
         return run.train(on_progress, eval_every, eval_episodes)
 
 
-def _start(run: Run, resume: bool) -> None:
+def _check_folder(out: Path | None, resume: bool) -> None:
+    """Refuses before the work of preparing a run begins."""
     from toolkit.checkpoint import FILE_NAME
     from toolkit.trainer import TrainingError
 
-    if resume:
-        run.resume()
-    elif (run.folder / FILE_NAME).exists():
-        raise TrainingError(f"{run.folder} already holds a run: add --resume to go on with it, or choose another --out")
+    there = out is not None and (out / FILE_NAME).exists()
+    if resume and not there:
+        raise TrainingError(
+            f"--resume: {out or 'no --out given'}: no checkpoint there; --out must name the run to go on with"
+        )
+    if there and not resume:
+        raise TrainingError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
 
 
 def _config(options: dict[str, Any]) -> Any:
