@@ -39,17 +39,18 @@ def resolve(config: TrainConfig, spec: RobotSpec) -> TrainConfig:
         spec: The robot.
 
     Returns:
-        The config with segment length, temper, horizon and number of environments as they will be used. Longer segments
-        need longer rollouts; the number of environments shrinks so that an iteration keeps its size.
+        The config with segment length, temper, horizon, number of environments and of segments as they will be used.
+        Longer segments need longer rollouts; environments and segments get fewer, so that an iteration keeps its size.
     """
     reward, ppo = config.reward, config.ppo
     segment = min(reward.segment or spec.episode_steps, spec.episode_steps)
     temper = reward.alpha / segment if reward.temper is None else reward.temper
     horizon = max(ppo.horizon, segment) if config.objective == "gan-gcl" else ppo.horizon
     num_envs = max(min(32, ppo.num_envs), ppo.num_envs * ppo.horizon // horizon)
+    batch_segments = max(min(16, reward.batch_segments), reward.batch_segments * ppo.horizon // horizon)
     return dataclasses.replace(
         config,
-        reward=dataclasses.replace(reward, segment=segment, temper=temper),
+        reward=dataclasses.replace(reward, segment=segment, temper=temper, batch_segments=batch_segments),
         ppo=dataclasses.replace(ppo, horizon=horizon, num_envs=num_envs),
     )
 

@@ -102,6 +102,7 @@ def test_whole_episode_segments_get_whole_episode_rollouts():
     config = resolve(with_settings(TrainConfig(), ["reward.segment=0"]), SPEC)
     assert config.reward.segment == SPEC.episode_steps == config.ppo.horizon
     assert config.ppo.num_envs == 32
+    assert config.reward.batch_segments == 16
     assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
 
 
