@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from robots.spec import RobotSpec
-    from toolkit.evaluate import Act
+    from toolkit.evaluate import Act, Evaluation
 
 
 @click.command()
@@ -29,16 +29,9 @@ def command(policy: Path, episodes: int, seed: int, as_json: bool) -> None:
     Example:
       gcl eval runs/first -n 20
     """
-    from rich.progress import track
-
-    from toolkit.evaluate import evaluate
-
     spec, act = load_act(policy)
-    returns: list[float] = []
-    for i in track(range(episodes), "evaluate", disable=as_json, transient=True):
-        returns += evaluate(spec, act, 1, seed + i).returns
-    mean = sum(returns) / len(returns)
-    std = (sum((r - mean) ** 2 for r in returns) / len(returns)) ** 0.5
+    measured = measure(spec, act, episodes, seed, quiet=as_json)
+    mean, std, returns = measured.mean, measured.std, measured.returns
     if as_json:
         click.echo(json.dumps({"policy": str(policy), "task": spec.task, "mean": mean, "std": std, "returns": returns}))
     else:
@@ -46,6 +39,28 @@ def command(policy: Path, episodes: int, seed: int, as_json: bool) -> None:
             f"{spec.task}: return {mean:.1f} +- {std:.1f} over {episodes} episodes,"
             f" {min(returns):.1f} to {max(returns):.1f}"
         )
+
+
+def measure(spec: RobotSpec, act: Act, episodes: int, seed: int = 0, quiet: bool = False) -> Evaluation:
+    """`evaluate` with a progress bar.
+
+    Args:
+        spec: The robot.
+        act: The policy.
+        episodes: How many to run.
+        seed: Offset into the evaluation seeds.
+        quiet: No bar.
+
+    Returns:
+        The returns.
+    """
+    from rich.progress import Progress
+
+    from toolkit.evaluate import evaluate
+
+    with Progress(disable=quiet, transient=True) as progress:
+        task = progress.add_task("measure", total=episodes)
+        return evaluate(spec, act, episodes, seed, on_episode=lambda _: progress.advance(task))
 
 
 def load_act(path: Path) -> tuple[RobotSpec, Act]:

@@ -163,16 +163,10 @@ def _measure(run: Run, bundle: Path) -> dict[str, dict[str, float]]:
 
 
 def _measured(run: Run, act: Act) -> dict[str, float]:
-    from rich.progress import track
+    from toolkit.commands.eval import measure
 
-    from toolkit.evaluate import evaluate
-
-    returns: list[float] = []
-    for i in track(range(_EVALUATION_EPISODES), "measure", transient=True):
-        returns += evaluate(run.trainer.spec, act, 1, seed=i).returns
-    mean = sum(returns) / len(returns)
-    std = (sum((value - mean) ** 2 for value in returns) / len(returns)) ** 0.5
-    return {"mean": mean, "std": std, "episodes": _EVALUATION_EPISODES}
+    measured = measure(run.trainer.spec, act, _EVALUATION_EPISODES)
+    return {"mean": measured.mean, "std": measured.std, "episodes": _EVALUATION_EPISODES}
 
 
 def _artefacts(run: Run, bundle: Path, expert: float, random: float) -> dict[str, str]:
