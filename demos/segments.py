@@ -47,11 +47,25 @@ class SegmentSampler:
         # A row of padding an episode gives actions the row numbers of their observations; no segment reaches it.
         padding = np.full((1, sizes[0][1]), np.nan, np.float32)
         self.actions = np.concatenate([part for episode in fitting for part in (episode.actions, padding)])
+        ends = [np.arange(e.length + 1) == (e.length - 1 if e.ended_by == "termination" else -1) for e in fitting]
+        self.terminations = np.concatenate(ends)  # (sum(T+1),) bool, the task ended with this row's action
         first_rows = np.cumsum([0, *(episode.length + 1 for episode in fitting[:-1])])
         self.starts = np.concatenate(
             [row + np.arange(episode.length - length + 1) for row, episode in zip(first_rows, fitting, strict=True)]
         )  # (number of places,) row where a segment may begin
         self._offsets = np.arange(length + 1)[:, None]
+
+    def draw_rows(self, batch: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws places, with replacement.
+
+        Args:
+            batch: B, how many.
+            rng: Source of randomness.
+
+        Returns:
+            [L+1, B] int64 row numbers into `observations`; all but the last are rows of `actions` too.
+        """
+        return self._offsets + self.starts[rng.integers(len(self.starts), size=batch)]
 
     def sample(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
         """Draws segments, with replacement.
@@ -63,7 +77,7 @@ class SegmentSampler:
         Returns:
             The segments; the arrays are the caller's own.
         """
-        rows = self._offsets + self.starts[rng.integers(len(self.starts), size=batch)]  # [L+1, B]
+        rows = self.draw_rows(batch, rng)
         # np.take with a mode is several times faster than indexing, which checks every row number
         return SegmentBatch(
             np.take(self.observations, rows, axis=0, mode="clip"), np.take(self.actions, rows[:-1], axis=0, mode="clip")

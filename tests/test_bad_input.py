@@ -30,7 +30,7 @@ from toolkit.trainer import Trainer
 ROBOT_YAML = Path(__file__).parents[1] / "robots" / "cartpole" / "robot.yaml"
 SMALL = [
     "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]", "reward.segment=8",
-    "reward.batch_segments=16", "policy.warm_start=0", "total_steps=128",
+    "reward.batch_steps=128", "policy.warm_start=0", "total_steps=128",
 ]  # fmt: skip
 
 

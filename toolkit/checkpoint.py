@@ -118,8 +118,9 @@ def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
 
 def build_reward(checkpoint: Checkpoint) -> RewardNetwork:
     """The trained reward network of a checkpoint, on the CPU."""
-    spec = checkpoint.spec
-    reward = RewardNetwork(spec.obs_dim, spec.act_dim, checkpoint.config.reward.hidden)
+    settings = checkpoint.config.reward
+    spec, state_only = checkpoint.spec, settings.inputs == "state"
+    reward = RewardNetwork(spec.obs_dim, spec.act_dim, settings.hidden, state_only, bool(settings.shaping))
     reward.load_state_dict(checkpoint.state["trainer"]["reward"])
     return reward.eval()
 

@@ -14,7 +14,12 @@ from typing import Any
 
 from robots.spec import ToolkitError
 
-OBJECTIVES = ("gan-gcl", "task-reward")
+ADVERSARIAL = ("gan-gcl", "gcl", "gail", "airl")  # learn a reward from demos, and a policy against it
+FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
+OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward")
+REWARD_INPUTS = ("state-action", "state")
+LOG_Z = ("solved", "adam")
+EXPERT_LOG_Q = ("fresh", "stale")
 DEVICES = ("cpu", "cuda")
 
 
@@ -44,12 +49,18 @@ class RewardConfig:
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of r_psi: small, so that a few demos are not memorised."""
+    inputs: str = "state-action"
+    """What r_psi looks at: "state-action", or "state", which carries over to a changed robot and needs no actions."""
+    shaping: bool | None = None
+    """Whether a potential h(s) is learned beside r_psi: f = r + gamma h(s') - h(s); None means: for "airl" only."""
     segment: int = 32
     """L, steps per scored segment; 0 means the whole episode (exact GAN-GCL)."""
     alpha: float = 0.005
     """Temperature of the maximum-entropy policy, the same in the discriminator and for the generator."""
     temper: float | None = None
     """Factor on the logit in (0, 1]; None means alpha / L, which keeps the logit within about 10; 1 is exact."""
+    anneal: float = 0.0
+    """Share of the run after which temper has risen, by equal factors, to 1 (the exact objective); 0 keeps it."""
     gradient_penalty: float = 0.3
     """Weight of E |grad r_psi|^2 at points between expert and policy, in normalised units."""
     expert_jitter: float = 0.05
@@ -58,8 +69,12 @@ class RewardConfig:
     """Adam step of r_psi."""
     updates: int = 8
     """Discriminator updates per iteration."""
-    batch_segments: int = 256
-    """Segments of each kind per discriminator update."""
+    batch_steps: int = 4096
+    """Steps of each kind per discriminator update, as segments; never fewer than 16 of them."""
+    log_z: str = "solved"
+    """How log Z is found: "solved" on each batch, or "adam", a parameter with a step size of its own (an ablation)."""
+    expert_log_q: str = "fresh"
+    """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,12 @@ class TrainConfig:
     """One training run."""
 
     objective: str = "gan-gcl"
-    """What is learned: "gan-gcl" (reward and policy from demos) or "task-reward" (policy only; makes experts)."""
+    """What is learned, and from what.
+
+    gan-gcl, gcl (maximum-entropy IRL by importance sampling), gail (plain GAN) and airl learn reward and policy from
+    demos; bc clones the demos; constant is the control run, whose reward knows nothing; reward learns a policy from a
+    frozen learned reward; task-reward learns one from the true reward, and makes experts.
+    """
     total_steps: int = 2_000_000
     """Control steps of environment experience, over all environments."""
     seed: int = 0
@@ -125,12 +145,21 @@ class TrainConfig:
             self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1"
         )
         reward, ppo = self.reward, self.ppo
+        _require(
+            reward.inputs in REWARD_INPUTS, f"reward.inputs {reward.inputs!r}; legal are {', '.join(REWARD_INPUTS)}"
+        )
+        _require(reward.log_z in LOG_Z, f"reward.log_z {reward.log_z!r}; legal are {', '.join(LOG_Z)}")
+        _require(
+            reward.expert_log_q in EXPERT_LOG_Q,
+            f"reward.expert_log_q {reward.expert_log_q!r}; legal are {', '.join(EXPERT_LOG_Q)}",
+        )
+        _require(0.0 <= reward.anneal <= 1.0, f"reward.anneal {reward.anneal}; must be in [0, 1]")
         _require(reward.segment >= 0, f"reward.segment {reward.segment}; must be >= 1, or 0 for the whole episode")
         _require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")
         _require(
             reward.temper is None or 0.0 < reward.temper <= 1.0, f"reward.temper {reward.temper}; must be in (0, 1]"
         )
-        for name in ("updates", "batch_segments"):
+        for name in ("updates", "batch_steps"):
             _require(getattr(reward, name) >= 1, f"reward.{name} {getattr(reward, name)}; must be at least 1")
         for name in ("num_envs", "horizon", "epochs", "minibatches"):
             _require(getattr(ppo, name) >= 1, f"ppo.{name} {getattr(ppo, name)}; must be at least 1")
@@ -221,7 +250,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return float(value)  # text too: YAML reads 1e-3, without a point, as text
         except ValueError:
             raise ConfigError(f"{where}: expected float, got {value!r}") from None
-    if kind is not float and isinstance(value, kind) and not isinstance(value, bool):
+    if kind is not float and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
 

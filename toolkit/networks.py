@@ -158,18 +158,33 @@ class ValueNetwork(nn.Module):
 
 
 class RewardNetwork(nn.Module):
-    """r_psi(s, a): one number per step, dimensionless. Actions are clipped: beyond [-1, 1] the robot cannot tell."""
+    """r_psi: one number per step, dimensionless. Actions are clipped: beyond [-1, 1] the robot cannot tell.
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...]) -> None:
-        """Builds the network for `obs_dim` + `act_dim` features."""
+    Beside it there may be a potential h(s), which helps to learn and is not part of the reward (AIRL, section 6).
+    """
+
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], state_only: bool = False, shaping: bool = False
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            obs_dim: Observation features.
+            act_dim: Action elements.
+            hidden: Widths of the hidden layers, of r_psi and of h.
+            state_only: r_psi(s) instead of r_psi(s, a).
+            shaping: Whether there is a potential.
+        """
         super().__init__()
+        self.state_only = state_only
         self.normalizer = RunningNormalizer(obs_dim)
-        self.net = mlp(obs_dim + act_dim, hidden, 1, last_gain=1.0)
+        self.net = mlp(obs_dim if state_only else obs_dim + act_dim, hidden, 1, last_gain=1.0)
+        self.potential = mlp(obs_dim, hidden, 1, last_gain=1.0) if shaping else None
 
-    def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Network input (..., obs_dim + act_dim): normalised observation, clipped action."""
-        return torch.cat([self.normalizer(observation), action.clamp(-1.0, 1.0)], dim=-1)
+    def features(self, state: Tensor, action: Tensor) -> Tensor:
+        """Input of `net` (..., features) for a normalised observation (..., obs_dim) and action (..., act_dim)."""
+        return state if self.state_only else torch.cat([state, action.clamp(-1.0, 1.0)], dim=-1)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Reward (...) for `observation` (..., obs_dim) and `action` (..., act_dim)."""
-        return self.net(self.features(observation, action)).squeeze(-1)
+        return self.net(self.features(self.normalizer(observation), action)).squeeze(-1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,9 @@ from toolkit.networks import GaussianPolicy, ValueNetwork, clipped_gaussian_log_
 from toolkit.rollout import Rollout
 
 _LEARNING_RATE_RANGE = (1e-5, 3e-3)
+
+# observation (..., obs_dim), next observation, action (..., act_dim), log q (...), termination (...) -> reward (...)
+Label = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class PolicyLearner:
@@ -35,14 +41,18 @@ class PolicyLearner:
         """Adam's present step size."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def remember(self, rollout: Rollout) -> Rollout:
+        """What the discriminator learns from: on-policy, the rollout itself."""
+        return rollout
+
     def update(
-        self, rollout: Rollout, reward: Tensor, generator: torch.Generator, value_only: bool = False
+        self, rollout: Rollout, label: Label, generator: torch.Generator, value_only: bool = False
     ) -> dict[str, float]:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1).
 
         Args:
             rollout: Experience of the present policy.
-            reward: [T, B] reward of each step.
+            label: Gives each step its reward.
             generator: Shuffles the minibatches.
             value_only: Leave the policy as it is.
 
@@ -50,6 +60,9 @@ class PolicyLearner:
             Metrics by name.
         """
         config = self.config
+        reward = label(
+            rollout.observation, rollout.next_observation, rollout.action, rollout.log_prob, rollout.termination
+        )
         with torch.no_grad():
             features = self.policy.normalizer(rollout.observation)
             value = self.value.unscale(self.value(features))
@@ -93,6 +106,14 @@ class PolicyLearner:
             "value/loss": float(losses[1]),
             "value/explained_variance": float(explained),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a bit-exact continuation needs, beside the networks themselves."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the learner back where `state_dict` found it."""
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def _next_value(self, rollout: Rollout, value: Tensor) -> Tensor:
         """V(s_{t+1}): the next row where the episode goes on, computed afresh where it ended and in the last row."""

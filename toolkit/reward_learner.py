@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from demos.segments import SegmentSampler
-from toolkit.config import RewardConfig
+from toolkit.config import TrainConfig
+from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.losses import (
     discriminator_loss,
     effective_sample_size,
@@ -18,180 +20,247 @@ from toolkit.losses import (
     gradient_penalty,
     solve_log_z,
 )
+from toolkit.maxent import guided_cost_loss, shaped_reward
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.rollout import Rollout
 
+_LEAST_SEGMENTS = 16
 _PENALTY_POINTS = 2048  # enough for a mean; the double backward pass is the dearest part of an update
 
 
-@dataclass(frozen=True)
-class Segments:
-    """N segments of L steps with the log density of their actions."""
-
-    observation: Tensor  # [L, N, obs_dim]
-    action: Tensor  # [L, N, act_dim] dimensionless
-    log_q: Tensor  # [L, N] log q(a_t | s_t) under the present policy [nats]
-
-
 class RewardLearner:
-    """GAN-GCL's discriminator D = sigmoid(kappa (r_psi / alpha - log Z - log q)) and the reward inside it."""
+    """Teaches r_psi by one of the family's objectives; GAN-GCL's is D = sigmoid(kappa (r/alpha - log Z - log q))."""
 
-    def __init__(self, reward: RewardNetwork, config: RewardConfig, segment: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        reward: RewardNetwork,
+        config: TrainConfig,
+        demos: SegmentSampler,
+        held_out: SegmentSampler | None,
+        rng: np.random.Generator,
+    ) -> None:
         """Makes the optimiser.
 
         Args:
-            reward: r_psi.
-            config: Settings.
-            segment: L, steps per segment (resolved: never 0).
+            reward: r_psi, its normaliser already fitted to the demos.
+            config: Settings, resolved; the objective is one of `toolkit.config.ADVERSARIAL`.
+            demos: The expert's segments.
+            held_out: Segments to measure on, never learned from; None if there are none.
             rng: Draws expert segments.
         """
-        self.reward = reward
-        self.config = config
-        self.segment = segment
-        self.temper = config.alpha / segment if config.temper is None else config.temper
-        self.rng = rng
-        self.optimizer = torch.optim.Adam(reward.parameters(), lr=config.learning_rate)
-        self.log_z = 0.0  # of one segment [nats], as last solved
+        self.reward, self.objective, self.discount = reward, config.objective, config.ppo.discount
+        self.config = settings = config.reward
+        self.expert = ExpertSegments(demos, reward.normalizer, settings.expert_jitter, rng)
+        self.held_out = ExpertSegments(held_out, reward.normalizer, settings.expert_jitter, rng) if held_out else None
+        self.segment = settings.segment
+        self.batch = max(_LEAST_SEGMENTS, settings.batch_steps // self.segment)  # segments of each kind an update
+        self.log_z = torch.zeros((), dtype=torch.float64, device=reward.normalizer.mean.device)  # of one segment [nats]
+        groups: list[Tensor] = [*reward.parameters()]
+        if settings.log_z == "adam":
+            groups.append(self.log_z.requires_grad_())
+        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
+        self.first_policy: GaussianPolicy | None = None  # as learning began: the demos' clone
+
+    def temper(self, progress: float) -> float:
+        """kappa at a share `progress` of the run: from `config.temper` to 1 by equal factors over `config.anneal`."""
+        start = self.config.temper
+        assert start is not None, "resolve() fills it in"
+        return start if self.config.anneal == 0.0 else start ** (1.0 - min(1.0, progress / self.config.anneal))
 
     def update(
-        self, demos: SegmentSampler, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator
+        self, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator, progress: float
     ) -> dict[str, float]:
         """A few discriminator steps against one rollout (Finn et al. 2016, L_D; the policy is held fixed).
 
         Args:
-            demos: The expert's segments.
             rollout: Experience of the present policy.
             policy: Scores the expert's actions afresh: a stale log q is the published failure.
             generator: Draws policy segments, jitter and interpolates.
+            progress: Share of the run that is over, in [0, 1).
 
         Returns:
             Metrics by name, of the last step.
         """
+        if self.first_policy is None and (self.objective == "gcl" or self.config.expert_log_q == "stale"):
+            self.first_policy = copy.deepcopy(policy).requires_grad_(False)
+        stale = self.first_policy if self.config.expert_log_q == "stale" else None
+        self.expert.score(stale or policy)
+        experience = self._experience(rollout)
+        whole = whole_segments(rollout, self.segment)
+        temper = self.temper(progress)
         metrics: dict[str, float] = {}
-        for _ in range(self.config.updates):
-            expert = self.expert_segments(demos, policy, generator, self.config.batch_segments)
-            actor = self.policy_segments(rollout, generator)
-            metrics = self._gradient_step(expert, actor, generator)
-        return metrics
+        for i in range(self.config.updates):
+            expert = self.expert.draw(self.batch, generator)
+            actor = _draw(experience, whole, self.segment, self.batch, generator)
+            report = i == self.config.updates - 1
+            metrics = self._gradient_step(expert, actor, temper, generator, report)
+        if self.held_out is not None:
+            self.held_out.score(policy)
+            metrics |= self._measure_held_out(self.held_out.draw(self.batch, generator), temper)
+        return metrics | {"reward/temper": temper}
 
     @torch.no_grad()
-    def label(self, rollout: Rollout) -> Tensor:
-        """[T, B] reward of the generator for each step of a rollout."""
-        r_t = self.reward(rollout.observation, rollout.action)
-        return generator_reward(r_t, rollout.log_prob, self.log_z, self.config.alpha, self.segment)
-
-    @torch.no_grad()
-    def expert_segments(
-        self, demos: SegmentSampler, policy: GaussianPolicy, generator: torch.Generator, count: int
-    ) -> Segments:
-        """Draws expert segments, jitters their actions and scores them under the present policy.
+    def label(
+        self, observation: Tensor, next_observation: Tensor, action: Tensor, log_prob: Tensor, termination: Tensor
+    ) -> Tensor:
+        """Reward of the generator for steps: f - alpha log q - alpha log Z / L; a plain GAN's is its logit.
 
         Args:
-            demos: The expert's segments.
-            policy: q_theta.
-            generator: Source of the jitter.
-            count: N.
+            observation: (..., obs_dim) s_t.
+            next_observation: (..., obs_dim) s_{t+1}.
+            action: (..., act_dim).
+            log_prob: (...) log q(a_t | s_t) [nats].
+            termination: (...) bool, the task ended with this step.
 
         Returns:
-            The segments, on the generator's device.
+            (...) rewards.
         """
-        device = generator.device
-        batch = demos.sample(count, self.rng)
-        observation = torch.from_numpy(batch.observations[:-1]).to(device, torch.float32)
-        action = torch.from_numpy(batch.actions).to(device, torch.float32)
-        noise = self.config.expert_jitter * torch.randn(action.shape, generator=generator, device=device)
-        # An action at its limit stays there: a density has a point mass at the limit already.
-        action = torch.where(action.abs() >= 1.0, action, (action + noise)).clamp(-1.0, 1.0)
-        return Segments(observation, action, policy.log_prob(observation, action))
+        normalizer = self.reward.normalizer
+        next_state = normalizer(next_observation) if self.reward.potential is not None else next_observation
+        f = self._reward(Segments(normalizer(observation), next_state, action, termination, log_prob))
+        if self.objective == "gail":
+            return f
+        return generator_reward(f, log_prob, float(self.log_z), self.config.alpha, self.segment)
 
-    @torch.no_grad()
-    def policy_segments(self, rollout: Rollout, generator: torch.Generator) -> Segments:
-        """Draws segments of the rollout that cross no episode end and no broken step.
+    def _reward(self, segments: Segments) -> Tensor:
+        """f of each step: r_psi, with the potential's difference where there is one."""
+        reward = self.reward
+        g = reward.net(reward.features(segments.state, segments.action)).squeeze(-1)
+        if reward.potential is None:
+            return g
+        h, next_h = reward.potential(segments.state).squeeze(-1), reward.potential(segments.next_state).squeeze(-1)
+        return shaped_reward(g, h, next_h, self.discount, segments.termination)
 
-        Args:
-            rollout: [T, B] experience, T >= L.
-            generator: Draws the segments.
+    def _experience(self, rollout: Rollout) -> Segments:
+        """The rollout as one stretch [T, B, .], normalised once."""
+        normalizer = self.reward.normalizer
+        state = normalizer(rollout.observation)
+        next_state = normalizer(rollout.next_observation) if self.reward.potential is not None else state
+        return Segments(state, next_state, rollout.action, rollout.termination, rollout.log_prob)
 
-        Returns:
-            The segments.
-        """
-        length, device = self.segment, generator.device
-        steps = rollout.log_prob.shape[0]
-        # A segment from t0 is whole if nothing ended in its first L - 1 steps and nothing broke in any of them.
-        broken = (rollout.ended.int().cumsum(0), rollout.quarantined.int().cumsum(0))
-        starts = torch.arange(steps - length + 1, device=device)
-        ends = broken[0][starts + length - 1] - rollout.ended[starts + length - 1].int()
-        ended = ends - (broken[0][starts] - rollout.ended[starts].int())
-        bad = broken[1][starts + length - 1] - (broken[1][starts] - rollout.quarantined[starts].int())
-        whole = ((ended == 0) & (bad == 0)).nonzero()  # (K, 2): t0, environment
-        if len(whole) == 0:
-            raise ValueError(f"no environment ran {length} steps without an episode end in a rollout of {steps}")
-        pick = whole[torch.randint(len(whole), (self.config.batch_segments,), generator=generator, device=device)]
-        t = pick[:, 0] + torch.arange(length, device=device)[:, None]  # [L, N]
-        return Segments(
-            rollout.observation[t, pick[:, 1]], rollout.action[t, pick[:, 1]], rollout.log_prob[t, pick[:, 1]]
-        )
-
-    def _gradient_step(self, expert: Segments, actor: Segments, generator: torch.Generator) -> dict[str, float]:
+    def _gradient_step(
+        self, expert: Segments, actor: Segments, temper: float, generator: torch.Generator, report: bool
+    ) -> dict[str, float]:
         config, count = self.config, expert.log_q.shape[1]
-        features = self.reward.features(
-            torch.cat([expert.observation, actor.observation], 1), torch.cat([expert.action, actor.action], 1)
-        )
-        r = self.reward.net(features).squeeze(-1).sum(0)  # (N + M,)
-        log_q = torch.cat([expert.log_q, actor.log_q], 1).double().sum(0).float()
+        both = Segments(*(torch.cat(pair, 1) for pair in zip(vars(expert).values(), vars(actor).values(), strict=True)))
+        r = self._reward(both).sum(0)  # (N + M,)
+        log_q = both.log_density().to(r.dtype)
         is_expert = torch.arange(len(r), device=r.device) < count
-        log_z = solve_log_z(r, log_q, is_expert, config.alpha, self.temper)
-        logit = gan_gcl_logit(r, log_q, log_z.float(), config.alpha, self.temper)
-        loss = discriminator_loss(logit[:count], logit[count:])
-        penalty = gradient_penalty(self._interpolate_gradient(features, count, generator))
+        logit = self._logit(r, log_q, is_expert, temper)
+        if self.objective == "gcl":
+            loss = guided_cost_loss(r[:count], r, self._log_mixture(both, log_q), config.alpha, temper)
+        else:
+            loss = discriminator_loss(logit[:count], logit[count:])
+        penalty = torch.zeros(())
+        if config.gradient_penalty > 0.0:
+            penalty = gradient_penalty(self._interpolate_gradient(both, count, generator))
         self.optimizer.zero_grad()
         (loss + config.gradient_penalty * penalty).backward()
         self.optimizer.step()
-        self.log_z = float(log_z)
-        with torch.no_grad():
-            log_weight = (r / config.alpha - log_q)[count:]
-            return {
-                "reward/loss": float(loss),
-                "reward/accuracy": float(((logit > 0) == is_expert).float().mean()),
-                "reward/penalty": float(penalty),
-                "reward/expert": float(r[:count].mean() / self.segment),
-                "reward/policy": float(r[count:].mean() / self.segment),
-                "reward/log_z": self.log_z,
-                "reward/ess": float(effective_sample_size(log_weight) / len(log_weight)),
-            }
+        return self._report(r, log_q, logit, is_expert, loss, penalty) if report else {}
 
-    def _interpolate_gradient(self, features: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    def _logit(self, r: Tensor, log_q: Tensor, is_expert: Tensor, temper: float) -> Tensor:
+        """The logit of GAN-GCL, of AIRL (log Z is left to r_psi) or of a plain GAN (no log q); gcl only reports it."""
+        config = self.config
+        if self.objective == "gail":
+            return gan_gcl_logit(r, torch.zeros_like(r), 0.0, config.alpha, temper)
+        if self.objective in ("gan-gcl", "gcl") and config.log_z == "solved":
+            self.log_z = solve_log_z(r, log_q, is_expert, config.alpha, temper)
+        return gan_gcl_logit(r, log_q, self.log_z.to(r.dtype), config.alpha, temper)
+
+    @torch.no_grad()
+    def _log_mixture(self, segments: Segments, log_q: Tensor) -> Tensor:
+        """(N,) log mu, mu = (p^ + q) / 2, where p^ is the demos' clone: guided cost learning needs a guess of p."""
+        assert self.first_policy is not None
+        normalizer = self.reward.normalizer
+        observation = segments.state * normalizer.std + normalizer.mean
+        log_p = self.first_policy.log_prob(observation, segments.action).double().sum(0).to(log_q.dtype)
+        return torch.logaddexp(log_p, log_q) - math.log(2.0)
+
+    @torch.no_grad()
+    def _report(
+        self, r: Tensor, log_q: Tensor, logit: Tensor, is_expert: Tensor, loss: Tensor, penalty: Tensor
+    ) -> dict[str, float]:
+        log_weight = (r / self.config.alpha - log_q)[~is_expert]
+        return {
+            "reward/loss": float(loss),
+            "reward/accuracy": float(((logit > 0) == is_expert).float().mean()),
+            "reward/penalty": float(penalty),
+            "reward/expert": float(r[is_expert].mean() / self.segment),
+            "reward/policy": float(r[~is_expert].mean() / self.segment),
+            "reward/log_z": float(self.log_z),
+            "reward/ess": float(effective_sample_size(log_weight) / len(log_weight)),
+        }
+
+    def _interpolate_gradient(self, segments: Segments, count: int, generator: torch.Generator) -> Tensor:
         """Gradient of r_psi at random points between expert and policy steps, (points, features)."""
-        width = features.shape[-1]
-        expert, actor = features[:, :count].detach().reshape(-1, width), features[:, count:].detach().reshape(-1, width)
-        size, device = min(_PENALTY_POINTS, len(expert), len(actor)), features.device
-        i = torch.randint(len(expert), (size,), generator=generator, device=device)
-        j = torch.randint(len(actor), (size,), generator=generator, device=device)
+        features = self.reward.features(segments.state, segments.action)  # [L, N + M, features], the expert's first
+        length, total, device = *features.shape[:2], features.device
+        size = min(_PENALTY_POINTS, length * count, length * (total - count))
+        step, other = (torch.randint(length, (size,), generator=generator, device=device) for _ in range(2))
+        expert = torch.randint(count, (size,), generator=generator, device=device)
+        actor = torch.randint(count, total, (size,), generator=generator, device=device)
         u = torch.rand(size, 1, generator=generator, device=device)
-        point = (u * expert[i] + (1.0 - u) * actor[j]).requires_grad_()
+        point = (u * features[step, expert] + (1.0 - u) * features[other, actor]).requires_grad_()
         (gradient,) = torch.autograd.grad(self.reward.net(point).sum(), point, create_graph=True)
         return gradient
 
     @torch.no_grad()
-    def held_out(
-        self, demos: SegmentSampler, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator
-    ) -> dict[str, float]:
-        """How the discriminator sees demos it never learned from.
-
-        Args:
-            demos: Held-out segments.
-            rollout: Experience of the present policy.
-            policy: q_theta.
-            generator: Draws segments.
-
-        Returns:
-            Metrics by name: share called expert, mean log q per step [nats].
-        """
-        expert = self.expert_segments(demos, policy, generator, self.config.batch_segments)
-        r = self.reward(expert.observation, expert.action).sum(0)
-        logit = gan_gcl_logit(r, expert.log_q.sum(0), self.log_z, self.config.alpha, self.temper)
+    def _measure_held_out(self, expert: Segments, temper: float) -> dict[str, float]:
+        """How the discriminator sees demos it never learned from: share called expert, mean log q and r a step."""
+        r = self._reward(expert).sum(0)
+        log_q = torch.zeros_like(r) if self.objective == "gail" else expert.log_density().to(r.dtype)
+        logit = gan_gcl_logit(r, log_q, self.log_z.to(r.dtype), self.config.alpha, temper)
         return {
             "held_out/accuracy": float((logit > 0).float().mean()),
             "held_out/log_q": float(expert.log_q.mean()),
             "held_out/reward": float(r.mean() / self.segment),
         }
+
+    def state_dict(self) -> dict[str, object]:
+        """What a bit-exact continuation needs, beside the reward network itself."""
+        first = None if self.first_policy is None else self.first_policy.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "log_z": float(self.log_z), "first_policy": first}
+
+    def load_state_dict(self, state: dict, policy: GaussianPolicy) -> None:
+        """Puts the learner back where `state_dict` found it; `policy` gives the first policy its shape."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            self.log_z.fill_(state["log_z"])
+        if state["first_policy"] is not None:
+            self.first_policy = copy.deepcopy(policy).requires_grad_(False)
+            self.first_policy.load_state_dict(state["first_policy"])
+
+
+def whole_segments(rollout: Rollout, length: int) -> Tensor:
+    """Places in a rollout where `length` steps cross no episode end and hold no broken step.
+
+    Args:
+        rollout: [T, B] experience, T >= L.
+        length: L.
+
+    Returns:
+        (K, 2) int64: first step and environment of each.
+
+    Raises:
+        ValueError: There is none.
+    """
+    steps = rollout.log_prob.shape[0]
+    # A segment from t0 is whole if nothing ended in its first L - 1 steps and nothing broke in any of them.
+    broken = (rollout.ended.int().cumsum(0), rollout.quarantined.int().cumsum(0))
+    starts = torch.arange(steps - length + 1, device=rollout.log_prob.device)
+    ends = broken[0][starts + length - 1] - rollout.ended[starts + length - 1].int()
+    ended = ends - (broken[0][starts] - rollout.ended[starts].int())
+    bad = broken[1][starts + length - 1] - (broken[1][starts] - rollout.quarantined[starts].int())
+    whole = ((ended == 0) & (bad == 0)).nonzero()
+    if len(whole) == 0:
+        raise ValueError(f"no environment ran {length} steps without an episode end in a rollout of {steps}")
+    return whole
+
+
+def _draw(experience: Segments, whole: Tensor, length: int, count: int, generator: torch.Generator) -> Segments:
+    """`count` segments of `length` steps from the places `whole`."""
+    device = whole.device
+    pick = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
+    t, environment = pick[:, 0] + torch.arange(length, device=device)[:, None], pick[:, 1]  # [L, N], (N,)
+    return Segments(*(x[t, environment] for x in vars(experience).values()))

@@ -119,6 +119,11 @@ class Run:
             on_progress(trainer, metrics, evaluation)
             return not self.interrupted
 
+        if trainer.iterations == 0:  # cloning is all there is to it, and it is done
+            if eval_every:
+                evaluations = [self._row(self._evaluate(eval_episodes))]
+                _write_evaluations(self.folder, evaluations)
+            self.save()
         previous = signal.signal(signal.SIGINT, self._interrupt)
         try:
             trainer.learn(on_iteration)

@@ -15,16 +15,14 @@ from demos.episode import Episode
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
-from toolkit.config import TrainConfig
+from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
+from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
 from toolkit.held_out import hold_out
-from toolkit.losses import generator_reward
 from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork
 from toolkit.ppo import PolicyLearner
 from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Collector
 from toolkit.warm_start import clone_behaviour
-
-TaskReward = Callable[[BatchSim], np.ndarray]  # true reward [B] of the step just simulated; makes experts, nothing else
 
 
 class TrainingError(ToolkitError):
@@ -39,18 +37,19 @@ def resolve(config: TrainConfig, spec: RobotSpec) -> TrainConfig:
         spec: The robot.
 
     Returns:
-        The config with segment length, temper, horizon, number of environments and of segments as they will be used.
-        Longer segments need longer rollouts; environments and segments get fewer, so that an iteration keeps its size.
+        The config with segment length, temper, shaping, horizon and number of environments as they will be used.
+        Longer segments need longer rollouts; environments get fewer, so that an iteration keeps its size.
     """
     reward, ppo = config.reward, config.ppo
-    segment = min(reward.segment or spec.episode_steps, spec.episode_steps)
+    # AIRL's discriminator judges single steps.
+    segment = 1 if config.objective == "airl" else min(reward.segment or spec.episode_steps, spec.episode_steps)
     temper = reward.alpha / segment if reward.temper is None else reward.temper
-    horizon = max(ppo.horizon, segment) if config.objective == "gan-gcl" else ppo.horizon
+    shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
+    horizon = max(ppo.horizon, segment) if config.objective in ADVERSARIAL else ppo.horizon
     num_envs = max(min(32, ppo.num_envs), ppo.num_envs * ppo.horizon // horizon)
-    batch_segments = max(min(16, reward.batch_segments), reward.batch_segments * ppo.horizon // horizon)
     return dataclasses.replace(
         config,
-        reward=dataclasses.replace(reward, segment=segment, temper=temper, batch_segments=batch_segments),
+        reward=dataclasses.replace(reward, segment=segment, temper=temper, shaping=shaping),
         ppo=dataclasses.replace(ppo, horizon=horizon, num_envs=num_envs),
     )
 
@@ -59,20 +58,26 @@ class Trainer:
     """Everything a run consists of; `state_dict` holds all of it, so that a resumed run is the same run."""
 
     def __init__(
-        self, spec: RobotSpec, config: TrainConfig, episodes: Sequence[Episode], task_reward: TaskReward | None = None
+        self,
+        spec: RobotSpec,
+        config: TrainConfig,
+        episodes: Sequence[Episode],
+        task_reward: TaskReward | None = None,
+        frozen_reward: FrozenReward | None = None,
     ) -> None:
         """Builds networks, simulator and learners.
 
         Args:
             spec: The robot.
             config: Settings; resolved here.
-            episodes: Demos to learn from; may be empty for objective "task-reward".
+            episodes: Demos to learn from; empty for the objectives that take none.
             task_reward: The true reward, for objective "task-reward" only.
+            frozen_reward: A reward learned elsewhere, for objective "reward" only.
 
         Raises:
-            TrainingError: No demos, or demos of another size than the robot, or a task reward where none may be.
+            TrainingError: No demos, or demos of another size than the robot, or a reward where none may be.
         """
-        _check(spec, config, episodes, task_reward)
+        _check(spec, config, episodes, task_reward, frozen_reward)
         self.spec, self.config = spec, resolve(config, spec)
         config = self.config
         torch.set_num_threads(config.threads)
@@ -83,23 +88,32 @@ class Trainer:
         limits = (config.policy.log_std_init, config.policy.log_std_min, config.policy.log_std_max)
         self.policy = GaussianPolicy(spec.obs_dim, spec.act_dim, config.policy.hidden, limits).to(self.device)
         self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
-        self.reward = RewardNetwork(spec.obs_dim, spec.act_dim, config.reward.hidden).to(self.device)
+        self.reward = build_reward_network(spec, config).to(self.device)
         self.policy_learner = PolicyLearner(self.policy, self.value, config.ppo)
-        self.reward_learner = RewardLearner(self.reward, config.reward, config.reward.segment, self.rng)
         self.task_reward = task_reward
+        self.from_demos = bool(episodes)
+        judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
+        self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha)
         self.demos = self.held_out_demos = None
         if episodes:
-            train, held_out = hold_out(episodes, config.holdout, config.reward.segment, config.seed)
-            self.demos = SegmentSampler(train, config.reward.segment)
-            self.held_out_demos = SegmentSampler(held_out, config.reward.segment) if held_out else None
-            observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
-            self.reward.normalizer.update(observations)
-            self.policy.normalizer.update(observations)
-            clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
+            self._learn_from(episodes)
         stagger = config.reward.segment < spec.episode_steps
         self.sim = BatchSim(spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads, stagger=stagger)
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
+
+    def _learn_from(self, episodes: Sequence[Episode]) -> None:
+        """Takes in the demos: what is held out, normalisers, the policy's start, the judge."""
+        config, segment = self.config, self.config.reward.segment
+        train, held_out = hold_out(episodes, config.holdout, segment, config.seed)
+        self.demos = SegmentSampler(train, segment)
+        self.held_out_demos = SegmentSampler(held_out, segment) if held_out else None
+        observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
+        self.reward.normalizer.update(observations)
+        self.policy.normalizer.update(observations)
+        clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
+        if config.objective in ADVERSARIAL:
+            self.judge = RewardLearner(self.reward, config, self.demos, self.held_out_demos, self.rng)
 
     @property
     def steps(self) -> int:
@@ -113,8 +127,8 @@ class Trainer:
 
     @property
     def iterations(self) -> int:
-        """Iterations in the whole run."""
-        return -(-self.config.total_steps // self.steps_per_iteration)
+        """Iterations in the whole run; none where cloning is all."""
+        return 0 if self.config.objective == "bc" else -(-self.config.total_steps // self.steps_per_iteration)
 
     def learn(self, on_iteration: Callable[[Trainer, dict[str, float]], bool]) -> None:
         """Trains until the run's steps are used up.
@@ -132,27 +146,21 @@ class Trainer:
         Returns:
             Metrics by name; those under "time/" are wall-clock seconds.
         """
-        true_reward: list[np.ndarray] = []
         before_reset = None
         if self.task_reward is not None:
-            task_reward = self.task_reward
+            assert isinstance(self.judge, GivenReward)
+            task_reward, true_reward = self.task_reward, self.judge.true_reward
+            true_reward.clear()
             before_reset = lambda: true_reward.append(task_reward(self.sim))  # noqa: E731
         started = time.perf_counter()
         rollout = self.collector.collect(self.policy, self.config.ppo.horizon, before_reset)
         collected = time.perf_counter()
-        if self.demos is None:
-            r_t = torch.from_numpy(np.stack(true_reward)).to(self.device, torch.float32)
-            metrics = {"reward/task": float(r_t.mean())}
-            label = generator_reward(r_t, rollout.log_prob, 0.0, self.config.reward.alpha, 1)
-        else:
-            metrics = self.reward_learner.update(self.demos, rollout, self.policy, self.generator)
-            if self.held_out_demos is not None:
-                metrics |= self.reward_learner.held_out(self.held_out_demos, rollout, self.policy, self.generator)
-            label = self.reward_learner.label(rollout)
+        progress = self.iteration / self.iterations
+        metrics = self.judge.update(self.policy_learner.remember(rollout), self.policy, self.generator, progress)
         judged = time.perf_counter()
-        wait = self.demos is not None and self.iteration < self.config.ppo.head_start
-        metrics |= self.policy_learner.update(rollout, label, self.generator, value_only=wait)
-        if self.demos is None:
+        wait = self.config.objective in ADVERSARIAL and self.iteration < self.config.ppo.head_start
+        metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, value_only=wait)
+        if not self.from_demos:
             # Last, so that every log q of this iteration was computed with one and the same policy. With demos the
             # normaliser stays as they set it: that is where the policy is headed, and a cloned policy must not drift.
             self.policy.normalizer.update(rollout.observation)
@@ -172,9 +180,8 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "value": self.value.state_dict(),
             "reward": self.reward.state_dict(),
-            "policy_optimizer": self.policy_learner.optimizer.state_dict(),
-            "reward_optimizer": self.reward_learner.optimizer.state_dict(),
-            "log_z": self.reward_learner.log_z,
+            "policy_learner": self.policy_learner.state_dict(),
+            "judge": self.judge.state_dict(),
             "torch_generator": self.generator.get_state(),
             "numpy_generator": self.rng.bit_generator.state,
             "observation": torch.from_numpy(self.collector.observation.copy()),
@@ -189,24 +196,40 @@ class Trainer:
         self.policy.load_state_dict(state["policy"])
         self.value.load_state_dict(state["value"])
         self.reward.load_state_dict(state["reward"])
-        self.policy_learner.optimizer.load_state_dict(state["policy_optimizer"])
-        self.reward_learner.optimizer.load_state_dict(state["reward_optimizer"])
-        self.reward_learner.log_z = state["log_z"]
+        self.policy_learner.load_state_dict(state["policy_learner"])
+        self.judge.load_state_dict(state["judge"], self.policy)
         self.generator.set_state(state["torch_generator"])
         self.rng.bit_generator.state = state["numpy_generator"]
         self.sim.load_state_dict({k: v.numpy() if isinstance(v, Tensor) else v for k, v in state["sim"].items()})
         self.collector.observation = state["observation"].numpy().copy()
 
 
-def _check(spec: RobotSpec, config: TrainConfig, episodes: Sequence[Episode], task_reward: TaskReward | None) -> None:
-    if config.objective == "task-reward":
-        if task_reward is None or episodes:
-            raise TrainingError('objective "task-reward" takes the robot\'s task and no demos')
+def build_reward_network(spec: RobotSpec, config: TrainConfig) -> RewardNetwork:
+    """r_psi as the (resolved) settings want it, its weights fresh."""
+    reward = config.reward
+    return RewardNetwork(spec.obs_dim, spec.act_dim, reward.hidden, reward.inputs == "state", bool(reward.shaping))
+
+
+def _check(
+    spec: RobotSpec,
+    config: TrainConfig,
+    episodes: Sequence[Episode],
+    task_reward: TaskReward | None,
+    frozen_reward: FrozenReward | None,
+) -> None:
+    objective = config.objective
+    if objective != "task-reward" and task_reward is not None:
+        raise TrainingError(f"objective {objective!r} must never see the true reward")
+    if objective not in FROM_DEMOS:
+        given = task_reward if objective == "task-reward" else frozen_reward
+        if given is None or episodes:
+            whose = "the robot's task" if objective == "task-reward" else "a learned reward"
+            raise TrainingError(f"objective {objective!r} takes {whose} and no demos")
         return
-    if task_reward is not None:
-        raise TrainingError(f"objective {config.objective!r} must never see the true reward")
+    if frozen_reward is not None:
+        raise TrainingError(f"objective {objective!r} takes no frozen reward; that is for objective 'reward'")
     if not episodes:
-        raise TrainingError(f"objective {config.objective!r} learns from demos; none were given")
+        raise TrainingError(f"objective {objective!r} learns from demos; none were given")
     for i, episode in enumerate(episodes):
         dims = (episode.observations.shape[1], episode.actions.shape[1])
         if dims != (spec.obs_dim, spec.act_dim):

@@ -19,7 +19,7 @@ from toolkit.metrics import read_metrics
 
 SETTINGS = [
     "threads=1", "checkpoint_every=3", "ppo.num_envs=16", "ppo.horizon=32", "policy.hidden=[16]", "reward.hidden=[16]",
-    "reward.segment=16", "reward.batch_segments=32", "policy.warm_start=20", "ppo.head_start=2",
+    "reward.segment=16", "reward.batch_steps=512", "policy.warm_start=20", "ppo.head_start=2",
 ]  # fmt: skip
 ITERATIONS = 40
 

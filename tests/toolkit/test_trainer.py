@@ -22,7 +22,7 @@ from toolkit.trainer import Trainer, TrainingError, resolve
 SPEC = load_robot("cartpole")
 SMALL = [
     "total_steps=640", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
-    "reward.segment=8", "reward.batch_segments=16", "policy.warm_start=5", "ppo.head_start=1",
+    "reward.segment=8", "reward.batch_steps=128", "policy.warm_start=5", "ppo.head_start=1",
 ]  # fmt: skip
 
 
@@ -102,7 +102,6 @@ def test_whole_episode_segments_get_whole_episode_rollouts():
     config = resolve(with_settings(TrainConfig(), ["reward.segment=0"]), SPEC)
     assert config.reward.segment == SPEC.episode_steps == config.ppo.horizon
     assert config.ppo.num_envs == 32
-    assert config.reward.batch_segments == 16
     assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
 
 

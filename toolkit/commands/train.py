@@ -16,9 +16,15 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 
 @click.command()
 @click.option("--demos", type=click.Path(path_type=Path), help="Demo store to learn from.")
-@click.option("--robot", help="Robot, for --objective task-reward; otherwise the store says which.")
+@click.option("--robot", help="Robot, for the objectives that take no demos; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
-@click.option("--objective", help="gan-gcl (default), or task-reward to train an expert on the true reward.")
+@click.option("--objective", help="gan-gcl (default), gcl, gail, airl, bc, constant; reward or task-reward: no demos.")
+@click.option(
+    "--reward",
+    "reward_file",
+    type=click.Path(path_type=Path),
+    help="Frozen reward, for --objective reward: .onnx or run.",
+)
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total.")
 @click.option("--seed", type=int, help="Seed of everything random.")
@@ -42,6 +48,8 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
     Examples:
       gcl train --demos my_demos.zarr
       gcl train --demos my_demos.zarr --out runs/first --resume
+      gcl train --demos my_demos.zarr --objective airl --set reward.inputs=state
+      gcl train --objective reward --robot cheetah --reward cheetah.bundle/reward.onnx
       gcl train --objective task-reward --robot cheetah --out runs/expert
     """
     _check_folder(out, resume)
@@ -79,10 +87,10 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     """Turns command-line options into a Run.
 
     Args:
-        demos: Demo store, or None to train an expert.
-        robot: Robot name or path, for experts.
+        demos: Demo store, or None for the objectives that take none.
+        robot: Robot name or path, for those.
         out: Run folder, or None for a fresh one.
-        options: The remaining options by name: config_file, settings, objective, segment, steps, seed, device.
+        options: The remaining options by name: those of `command` that are not named here.
 
     Returns:
         The run, not started.
@@ -92,28 +100,34 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     """
     from demos.store import DemoStore
     from robots.robot_yaml import load_robot
+    from toolkit.config import FROM_DEMOS
+    from toolkit.frozen_reward import load_frozen_reward
     from toolkit.run import Run, new_folder
     from toolkit.trainer import Trainer, TrainingError
 
     config = _config(options)
-    identity: dict[str, Any] = {}
-    if config.objective == "task-reward":
-        if robot is None or demos is not None:
-            raise TrainingError("--objective task-reward needs --robot and takes no --demos")
-        from robots.task import TaskReward
-
-        spec = load_robot(robot)
-        trainer = Trainer(spec, config, [], TaskReward(spec))
-        episodes = []
-    else:
+    if (config.objective == "reward") != (options["reward_file"] is not None):
+        raise TrainingError("--objective reward needs --reward, and no other objective takes one")
+    if config.objective in FROM_DEMOS:
         if demos is None:
             raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
         wanted = load_robot(robot) if robot is not None else None
         store = DemoStore.open(demos, wanted)
         spec, episodes = wanted or store.spec, store.episodes()
-        identity = {**store.identity(), "path": str(demos)}
         trainer = Trainer(spec, config, episodes)
-    return Run(out or new_folder(spec.name), trainer, identity, episodes)
+        return Run(out or new_folder(spec.name), trainer, {**store.identity(), "path": str(demos)}, episodes)
+    if robot is None or demos is not None:
+        raise TrainingError(f"--objective {config.objective} needs --robot and takes no --demos")
+    spec, identity = load_robot(robot), {}
+    if config.objective == "reward":
+        frozen, sha256 = load_frozen_reward(options["reward_file"], spec)
+        identity = {"reward": str(options["reward_file"]), "reward_sha256": sha256}
+        trainer = Trainer(spec, config, [], frozen_reward=frozen)
+    else:
+        from robots.task import TaskReward
+
+        trainer = Trainer(spec, config, [], TaskReward(spec))
+    return Run(out or new_folder(spec.name), trainer, identity, [])
 
 
 def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bool = False) -> list[dict[str, float]]:

@@ -1,0 +1,78 @@
+"""Segments of demonstrations as the discriminator wants them: on its device, normalised, scored under a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demos.segments import SegmentSampler
+from toolkit.networks import GaussianPolicy, clipped_gaussian_log_prob
+from toolkit.normalizer import RunningNormalizer
+
+
+@dataclass(frozen=True)
+class Segments:
+    """N segments of L steps with the log density of their actions."""
+
+    state: Tensor  # [L, N, obs_dim] s_t, normalised
+    next_state: Tensor  # [L, N, obs_dim] s_{t+1}, normalised, taken before any reset
+    action: Tensor  # [L, N, act_dim] dimensionless, in [-1, 1]
+    termination: Tensor  # [L, N] bool, the task ended with this step
+    log_q: Tensor  # [L, N] log q(a_t | s_t) under the policy that is judged [nats]
+
+    def log_density(self) -> Tensor:
+        """(N,) log q(tau) = sum_t log q(a_t | s_t) [nats], added up in float64: L may be a thousand."""
+        return self.log_q.double().sum(0)
+
+
+class ExpertSegments:
+    """Draws expert segments. The policy's mean is computed once for every demo step, not once for every draw."""
+
+    def __init__(
+        self, demos: SegmentSampler, normalizer: RunningNormalizer, jitter: float, rng: np.random.Generator
+    ) -> None:
+        """Brings the demos to the normaliser's device.
+
+        Args:
+            demos: Where segments come from.
+            normalizer: Of the reward, already fitted; later changes to it do not reach what is drawn here.
+            jitter: Std of the noise on the actions [action units]: a density needs a width.
+            rng: Draws the places.
+        """
+        device = normalizer.mean.device
+        self.demos, self.jitter, self.rng = demos, jitter, rng
+        self.observation = torch.from_numpy(demos.observations).to(device, torch.float32)  # (rows, obs_dim)
+        self.state = normalizer(self.observation)  # (rows, obs_dim)
+        # Rows between episodes carry no action, and are never drawn.
+        self.action = torch.from_numpy(np.nan_to_num(demos.actions)).to(device, torch.float32).clamp(-1.0, 1.0)
+        self.termination = torch.from_numpy(demos.terminations).to(device)  # (rows,) bool
+        self._mean = torch.zeros_like(self.action)
+        self._log_std = torch.zeros(self.action.shape[1], device=device)
+
+    @torch.no_grad()
+    def score(self, policy: GaussianPolicy) -> None:
+        """Prepares to score segments under `policy`. A log q left from an earlier policy is the published failure."""
+        self._mean, self._log_std = policy(self.observation), policy.log_std.clone()
+
+    @torch.no_grad()
+    def draw(self, count: int, generator: torch.Generator) -> Segments:
+        """Draws segments and jitters their actions.
+
+        Args:
+            count: N.
+            generator: Source of the jitter.
+
+        Returns:
+            The segments, scored under the policy last given to `score`.
+        """
+        rows = torch.from_numpy(self.demos.draw_rows(count, self.rng)).to(self.state.device)  # [L+1, N]
+        state, rows = self.state[rows], rows[:-1]
+        action = self.action[rows]
+        noise = self.jitter * torch.randn(action.shape, generator=generator, device=action.device)
+        # An action at its limit stays there: a density has a point mass at the limit already.
+        action = torch.where(action.abs() >= 1.0, action, action + noise).clamp(-1.0, 1.0)
+        log_q = clipped_gaussian_log_prob(action, self._mean[rows], self._log_std)
+        return Segments(state[:-1], state[1:], action, self.termination[rows], log_q)
