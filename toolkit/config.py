@@ -92,6 +92,11 @@ class PpoConfig:
     head_start: int = 10
     """Iterations at the beginning in which reward and value learn and the policy waits: a cloned policy is soon spoilt
     by a judge who knows nothing."""
+    demo_weight: float = 0.1
+    """Weight of -E_demo[log q] beside the surrogate, at the start: holds the policy near the demos while the judge
+    knows little (Rajeswaran et al. 2018, DAPG, arXiv 1709.10087)."""
+    demo_fade: float = 0.5
+    """Share of the run over which `demo_weight` falls to 0, in a straight line."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
     target_kl: float = 0.02

@@ -13,6 +13,7 @@ from toolkit.losses import clipped_surrogate, gaussian_kl, generalized_advantage
 from toolkit.networks import GaussianPolicy, ValueNetwork, clipped_gaussian_log_prob
 from toolkit.rollout import Rollout
 
+_DEMO_BATCH = 512  # demo steps beside each minibatch
 _LEARNING_RATE_RANGE = (1e-5, 3e-3)
 
 # observation (..., obs_dim), next observation, action (..., act_dim), log q (...), termination (...) -> reward (...)
@@ -35,6 +36,16 @@ class PolicyLearner:
         self.config = config
         self.parameters = [*policy.parameters(), *value.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        self.demos: tuple[Tensor, Tensor] | None = None  # observation (n, obs_dim), action (n, act_dim)
+
+    def hold_near(self, observation: Tensor, action: Tensor) -> None:
+        """Gives the demos that the policy is held near.
+
+        Args:
+            observation: (n, obs_dim).
+            action: (n, act_dim).
+        """
+        self.demos = observation, action
 
     @property
     def learning_rate(self) -> float:
@@ -46,7 +57,7 @@ class PolicyLearner:
         return rollout
 
     def update(
-        self, rollout: Rollout, label: Label, generator: torch.Generator, value_only: bool = False
+        self, rollout: Rollout, label: Label, generator: torch.Generator, progress: float, value_only: bool = False
     ) -> dict[str, float]:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1).
 
@@ -54,58 +65,68 @@ class PolicyLearner:
             rollout: Experience of the present policy.
             label: Gives each step its reward.
             generator: Shuffles the minibatches.
+            progress: Share of the run that is over, in [0, 1).
             value_only: Leave the policy as it is.
 
         Returns:
             Metrics by name.
         """
         config = self.config
-        reward = label(
-            rollout.observation, rollout.next_observation, rollout.action, rollout.log_prob, rollout.termination
-        )
-        with torch.no_grad():
-            features = self.policy.normalizer(rollout.observation)
-            value = self.value.unscale(self.value(features))
-            next_value = self._next_value(rollout, value)
-            # A broken step is given delta = 0: the steps before it then look ahead only to the value of its state.
-            reward = torch.where(rollout.quarantined, value, reward)
-            terminated = rollout.termination | rollout.quarantined
-            advantage = generalized_advantage(
-                reward, value, next_value, rollout.ended, terminated, config.discount, config.gae_lambda
-            )
-            returns = advantage + value
-            keep = (~rollout.quarantined).flatten()
-            self.value.track(returns.flatten()[keep])
-            mean_old = self.policy.mean_net(features).flatten(0, 1)[keep]
-            log_std_old = self.policy.log_std.clone()
-        flat = {
-            "features": features.flatten(0, 1)[keep],
-            "action": rollout.action.flatten(0, 1)[keep],
-            "log_prob": rollout.log_prob.flatten()[keep],
-            "target": self.value.rescale(returns.flatten()[keep]),
-            "advantage": _standardize(advantage.flatten()[keep]),
-        }
+        samples, explained = self._samples(rollout, label)
+        mean_old, log_std_old = samples.pop("mean_old"), self.policy.log_std.detach().clone()
+        demo_weight = 0.0
+        if self.demos is not None and not value_only and config.demo_fade > 0.0:
+            demo_weight = config.demo_weight * max(0.0, 1.0 - progress / config.demo_fade)
         kl, losses = 0.0, torch.zeros(2)
         for _ in range(config.epochs):
-            order = torch.randperm(len(keep.nonzero()), generator=generator, device=generator.device)
+            order = torch.randperm(len(mean_old), generator=generator, device=generator.device)
             for index in order.chunk(config.minibatches):
-                losses += self._gradient_step({name: x[index] for name, x in flat.items()}, value_only)
+                batch = {name: x[index] for name, x in samples.items()}
+                losses += self._gradient_step(batch, demo_weight, generator, value_only)
             with torch.no_grad():
-                kl = float(
-                    gaussian_kl(mean_old, log_std_old, self.policy.mean_net(flat["features"]), self.policy.log_std)
-                )
+                mean = self.policy.mean_net(samples["features"])
+                kl = float(gaussian_kl(mean_old, log_std_old, mean, self.policy.log_std))
             if not value_only:
                 self._adapt_learning_rate(kl)
         losses /= config.epochs * config.minibatches
-        explained = 1.0 - (returns - value).var() / returns.var().clamp_min(1e-12)
         return {
             "policy/kl": kl,
             "policy/learning_rate": self.learning_rate,
             "policy/std": float(self.policy.log_std.detach().exp().mean()),
             "policy/surrogate": float(losses[0]),
             "value/loss": float(losses[1]),
-            "value/explained_variance": float(explained),
+            "value/explained_variance": explained,
         }
+
+    @torch.no_grad()
+    def _samples(self, rollout: Rollout, label: Label) -> tuple[dict[str, Tensor], float]:
+        """What each unbroken step of a rollout teaches, [n, .] by name, and how much of the returns V foresaw."""
+        config = self.config
+        reward = label(
+            rollout.observation, rollout.next_observation, rollout.action, rollout.log_prob, rollout.termination
+        )
+        features = self.policy.normalizer(rollout.observation)
+        value = self.value.unscale(self.value(features))
+        next_value = self._next_value(rollout, value)
+        # A broken step is given delta = 0: the steps before it then look ahead only to the value of its state.
+        reward = torch.where(rollout.quarantined, value, reward)
+        terminated = rollout.termination | rollout.quarantined
+        advantage = generalized_advantage(
+            reward, value, next_value, rollout.ended, terminated, config.discount, config.gae_lambda
+        )
+        returns = advantage + value
+        keep = (~rollout.quarantined).flatten()
+        self.value.track(returns.flatten()[keep])
+        features = features.flatten(0, 1)[keep]
+        explained = 1.0 - (returns - value).var() / returns.var().clamp_min(1e-12)
+        return {
+            "features": features,
+            "action": rollout.action.flatten(0, 1)[keep],
+            "log_prob": rollout.log_prob.flatten()[keep],
+            "target": self.value.rescale(returns.flatten()[keep]),
+            "advantage": _standardize(advantage.flatten()[keep]),
+            "mean_old": self.policy.mean_net(features),
+        }, float(explained)
 
     def state_dict(self) -> dict[str, Any]:
         """What a bit-exact continuation needs, beside the networks themselves."""
@@ -125,17 +146,31 @@ class PolicyLearner:
         next_value[fresh] = self.value.unscale(self.value(features))
         return next_value
 
-    def _gradient_step(self, batch: dict[str, Tensor], value_only: bool) -> Tensor:
+    def _gradient_step(
+        self, batch: dict[str, Tensor], demo_weight: float, generator: torch.Generator, value_only: bool
+    ) -> Tensor:
         policy, config = self.policy, self.config
         log_prob = clipped_gaussian_log_prob(batch["action"], policy.mean_net(batch["features"]), policy.log_std)
         surrogate = clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], config.clip)
         value_loss = (self.value(batch["features"]) - batch["target"]).square().mean()
-        self.optimizer.zero_grad()
         loss = config.value_weight * value_loss
-        (loss if value_only else surrogate + loss).backward()
+        if not value_only:
+            loss = loss + surrogate
+        if demo_weight > 0.0:
+            loss = loss - demo_weight * self._demo_log_prob(generator)
+        self.optimizer.zero_grad()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
         self.optimizer.step()
         return torch.stack([surrogate.detach(), value_loss.detach()]).cpu()
+
+    def _demo_log_prob(self, generator: torch.Generator) -> Tensor:
+        """() E_demo[log q]; sigma is left alone: demos without noise would shrink it to nothing."""
+        assert self.demos is not None
+        observation, action = self.demos
+        index = torch.randint(len(action), (_DEMO_BATCH,), generator=generator, device=generator.device)
+        mean = self.policy(observation[index])
+        return clipped_gaussian_log_prob(action[index], mean, self.policy.log_std.detach()).mean()
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keeps the divergence per iteration near its target, the rule of Schulman et al. 2017, section 4."""

@@ -23,7 +23,11 @@ from toolkit.losses import (
 from toolkit.maxent import guided_cost_loss, shaped_reward
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.rollout import Rollout
+from toolkit.trail import Trail
 
+_KEPT = 64  # segments longer than a rollout that are kept, the latest
+_REPORTED = tuple(f"reward/{name}" for name in ("loss", "accuracy", "penalty", "expert", "policy", "log_z", "ess"))
+_HELD_OUT = ("held_out/accuracy", "held_out/log_q", "held_out/reward")
 _LEAST_SEGMENTS = 16
 _PENALTY_POINTS = 2048  # enough for a mean; the double backward pass is the dearest part of an update
 
@@ -54,6 +58,10 @@ class RewardLearner:
         self.held_out = ExpertSegments(held_out, reward.normalizer, settings.expert_jitter, rng) if held_out else None
         self.segment = settings.segment
         self.batch = max(_LEAST_SEGMENTS, settings.batch_steps // self.segment)  # segments of each kind an update
+        # Longer segments mean fewer updates, so that an iteration's work stays what it is.
+        self.updates = max(1, settings.updates * settings.batch_steps // (self.batch * self.segment))
+        self.trail = Trail(self.segment, _KEPT) if self.segment > config.ppo.horizon else None
+        self.rounds = 0  # rounds of updates so far
         self.log_z = torch.zeros((), dtype=torch.float64, device=reward.normalizer.mean.device)  # of one segment [nats]
         groups: list[Tensor] = [*reward.parameters()]
         if settings.log_z == "adam":
@@ -66,6 +74,11 @@ class RewardLearner:
         start = self.config.temper
         assert start is not None, "resolve() fills it in"
         return start if self.config.anneal == 0.0 else start ** (1.0 - min(1.0, progress / self.config.anneal))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are segments to learn from; whole episodes take a while."""
+        return self.trail is None or len(self.trail) == _KEPT
 
     def update(
         self, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator, progress: float
@@ -85,18 +98,24 @@ class RewardLearner:
             self.first_policy = copy.deepcopy(policy).requires_grad_(False)
         stale = self.first_policy if self.config.expert_log_q == "stale" else None
         self.expert.score(stale or policy)
-        experience = self._experience(rollout)
-        whole = whole_segments(rollout, self.segment)
-        temper = self.temper(progress)
-        metrics: dict[str, float] = {}
-        for i in range(self.config.updates):
+        experience, temper = self._experience(rollout), self.temper(progress)
+        # The same names in every row of a table, also while there is nothing to report yet.
+        metrics = dict.fromkeys(_REPORTED + (_HELD_OUT if self.held_out else ()), math.nan)
+        if self.trail is not None:
+            self.trail.add(rollout, experience, generator)
+        whole = whole_segments(rollout, self.segment) if self.trail is None else torch.empty(0)
+        for i in range(self.updates if self.ready else 0):
             expert = self.expert.draw(self.batch, generator)
-            actor = _draw(experience, whole, self.segment, self.batch, generator)
-            report = i == self.config.updates - 1
-            metrics = self._gradient_step(expert, actor, temper, generator, report)
-        if self.held_out is not None:
+            if self.trail is None:
+                actor = _draw(experience, whole, self.segment, self.batch, generator)
+            else:
+                actor = self.trail.draw(self.batch, generator)
+            report = i == self.updates - 1
+            metrics |= self._gradient_step(expert, actor, temper, generator, report)
+        if self.held_out is not None and self.ready:
             self.held_out.score(policy)
             metrics |= self._measure_held_out(self.held_out.draw(self.batch, generator), temper)
+        self.rounds += self.ready
         return metrics | {"reward/temper": temper}
 
     @torch.no_grad()
@@ -220,13 +239,22 @@ class RewardLearner:
     def state_dict(self) -> dict[str, object]:
         """What a bit-exact continuation needs, beside the reward network itself."""
         first = None if self.first_policy is None else self.first_policy.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "log_z": float(self.log_z), "first_policy": first}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "log_z": float(self.log_z),
+            "rounds": self.rounds,
+            "first_policy": first,
+            "trail": None if self.trail is None else self.trail.state_dict(),
+        }
 
     def load_state_dict(self, state: dict, policy: GaussianPolicy) -> None:
         """Puts the learner back where `state_dict` found it; `policy` gives the first policy its shape."""
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             self.log_z.fill_(state["log_z"])
+        self.rounds = state["rounds"]
+        if self.trail is not None:
+            self.trail.load_state_dict(state["trail"])
         if state["first_policy"] is not None:
             self.first_policy = copy.deepcopy(policy).requires_grad_(False)
             self.first_policy.load_state_dict(state["first_policy"])

@@ -15,6 +15,7 @@ from demos.episode import Episode
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
+from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
 from toolkit.held_out import hold_out
@@ -37,20 +38,16 @@ def resolve(config: TrainConfig, spec: RobotSpec) -> TrainConfig:
         spec: The robot.
 
     Returns:
-        The config with segment length, temper, shaping, horizon and number of environments as they will be used.
-        Longer segments need longer rollouts; environments get fewer, so that an iteration keeps its size.
+        The config with segment length, temper and shaping as they will be used.
     """
-    reward, ppo = config.reward, config.ppo
+    reward = config.reward
     # AIRL's discriminator judges single steps.
     segment = 1 if config.objective == "airl" else min(reward.segment or spec.episode_steps, spec.episode_steps)
     temper = reward.alpha / segment if reward.temper is None else reward.temper
     shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
-    horizon = max(ppo.horizon, segment) if config.objective in ADVERSARIAL else ppo.horizon
-    num_envs = max(min(32, ppo.num_envs), ppo.num_envs * ppo.horizon // horizon)
     return dataclasses.replace(
         config,
         reward=dataclasses.replace(reward, segment=segment, temper=temper, shaping=shaping),
-        ppo=dataclasses.replace(ppo, horizon=horizon, num_envs=num_envs),
     )
 
 
@@ -97,8 +94,7 @@ class Trainer:
         self.demos = self.held_out_demos = None
         if episodes:
             self._learn_from(episodes)
-        stagger = config.reward.segment < spec.episode_steps
-        self.sim = BatchSim(spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads, stagger=stagger)
+        self.sim = BatchSim(spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads)
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
 
@@ -112,8 +108,34 @@ class Trainer:
         self.reward.normalizer.update(observations)
         self.policy.normalizer.update(observations)
         clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
+        actions = torch.from_numpy(np.concatenate([e.actions for e in train])).to(self.device).clamp(-1.0, 1.0)
+        before_actions = torch.from_numpy(np.concatenate([e.observations[:-1] for e in train])).to(self.device)
+        self.policy_learner.hold_near(before_actions, actions)
         if config.objective in ADVERSARIAL:
             self.judge = RewardLearner(self.reward, config, self.demos, self.held_out_demos, self.rng)
+
+    def start_from(self, checkpoint: Checkpoint) -> str:
+        """Takes policy and value from another run, in place of fresh or cloned ones.
+
+        Args:
+            checkpoint: Of a robot with the same observations and actions, and networks of the same widths.
+
+        Returns:
+            Identity of that robot, for the record.
+
+        Raises:
+            TrainingError: Its networks do not fit.
+        """
+        state = checkpoint.state["trainer"]
+        try:
+            self.policy.load_state_dict(state["policy"])
+            self.value.load_state_dict(state["value"])
+        except (RuntimeError, KeyError) as error:
+            raise TrainingError(
+                f"--start: a policy of {checkpoint.spec.name} with hidden layers {checkpoint.config.policy.hidden}; "
+                f"this run trains {self.spec.name} with {self.config.policy.hidden}, and they must fit"
+            ) from error
+        return checkpoint.spec.sha256
 
     @property
     def steps(self) -> int:
@@ -158,8 +180,8 @@ class Trainer:
         progress = self.iteration / self.iterations
         metrics = self.judge.update(self.policy_learner.remember(rollout), self.policy, self.generator, progress)
         judged = time.perf_counter()
-        wait = self.config.objective in ADVERSARIAL and self.iteration < self.config.ppo.head_start
-        metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, value_only=wait)
+        wait = isinstance(self.judge, RewardLearner) and self.judge.rounds <= self.config.ppo.head_start
+        metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, progress, value_only=wait)
         if not self.from_demos:
             # Last, so that every log q of this iteration was computed with one and the same policy. With demos the
             # normaliser stays as they set it: that is where the policy is headed, and a cloned policy must not drift.

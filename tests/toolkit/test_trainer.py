@@ -97,11 +97,10 @@ def test_demos_of_another_size_are_refused():
         trainer(wrong)
 
 
-def test_whole_episode_segments_get_whole_episode_rollouts():
-    """--segment episode: rollouts as long as the episode, and fewer environments."""
+def test_segment_zero_is_the_whole_episode():
+    """--segment episode: L steps of the robot's own episode, and a temper to fit."""
     config = resolve(with_settings(TrainConfig(), ["reward.segment=0"]), SPEC)
-    assert config.reward.segment == SPEC.episode_steps == config.ppo.horizon
-    assert config.ppo.num_envs == 32
+    assert config.reward.segment == SPEC.episode_steps
     assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
 
 

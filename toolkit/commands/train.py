@@ -25,6 +25,9 @@ _EVALUATIONS = 20  # per run, unless told otherwise
     type=click.Path(path_type=Path),
     help="Frozen reward, for --objective reward: .onnx or run.",
 )
+@click.option(
+    "--start", type=click.Path(path_type=Path), help="Run or checkpoint whose policy and value to start from."
+)
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total.")
 @click.option("--seed", type=int, help="Seed of everything random.")
@@ -100,12 +103,13 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     """
     from demos.store import DemoStore
     from robots.robot_yaml import load_robot
+    from toolkit.checkpoint import load
     from toolkit.config import FROM_DEMOS
     from toolkit.frozen_reward import load_frozen_reward
     from toolkit.run import Run, new_folder
     from toolkit.trainer import Trainer, TrainingError
 
-    config = _config(options)
+    config, identity = _config(options), dict[str, Any]()
     if (config.objective == "reward") != (options["reward_file"] is not None):
         raise TrainingError("--objective reward needs --reward, and no other objective takes one")
     if config.objective in FROM_DEMOS:
@@ -114,20 +118,22 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
         wanted = load_robot(robot) if robot is not None else None
         store = DemoStore.open(demos, wanted)
         spec, episodes = wanted or store.spec, store.episodes()
-        trainer = Trainer(spec, config, episodes)
-        return Run(out or new_folder(spec.name), trainer, {**store.identity(), "path": str(demos)}, episodes)
-    if robot is None or demos is not None:
+        trainer, identity = Trainer(spec, config, episodes), {**store.identity(), "path": str(demos)}
+    elif robot is None or demos is not None:
         raise TrainingError(f"--objective {config.objective} needs --robot and takes no --demos")
-    spec, identity = load_robot(robot), {}
-    if config.objective == "reward":
+    elif config.objective == "reward":
+        spec, episodes = load_robot(robot), []
         frozen, sha256 = load_frozen_reward(options["reward_file"], spec)
         identity = {"reward": str(options["reward_file"]), "reward_sha256": sha256}
         trainer = Trainer(spec, config, [], frozen_reward=frozen)
     else:
         from robots.task import TaskReward
 
+        spec, episodes = load_robot(robot), []
         trainer = Trainer(spec, config, [], TaskReward(spec))
-    return Run(out or new_folder(spec.name), trainer, identity, [])
+    if options["start"] is not None:
+        identity["start"] = trainer.start_from(load(options["start"]))
+    return Run(out or new_folder(spec.name), trainer, identity, episodes)
 
 
 def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bool = False) -> list[dict[str, float]]:
