@@ -33,6 +33,7 @@ LEARNER = tuple(
     for name in (
         "held_out",
         "losses",
+        "maxent",
         "networks",
         "normalizer",
         "ppo",
