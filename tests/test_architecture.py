@@ -27,11 +27,19 @@ OFF_ROBOT = {
     f"robots/{name}.py" for name in ("batch", "channels", "model", "model_source", "reset", "sim", "simulator", "task")
 } | {"export/to_onnx.py"}
 # Who may know the true reward: what measures or films a policy, and the verbs, which hand it to the making of experts
-SEES_TRUE_REWARD = ("robots/task.py", "toolkit/evaluate.py", "toolkit/video.py", "toolkit/commands/")
+SEES_TRUE_REWARD = (
+    "robots/task.py",
+    "toolkit/correlation.py",
+    "toolkit/evaluate.py",
+    "toolkit/video.py",
+    "toolkit/commands/",
+)
 LEARNER = tuple(
     f"toolkit/{name}.py"
     for name in (
+        "evidence",
         "held_out",
+        "judgement",
         "losses",
         "maxent",
         "networks",
@@ -40,6 +48,7 @@ LEARNER = tuple(
         "reward_learner",
         "rollout",
         "trainer",
+        "verdict",
         "warm_start",
     )
 )
@@ -142,7 +151,7 @@ def reward_peeks(file: str, tree: ast.AST) -> list[str]:
     for line, name in imports(tree):
         if not allowed and (name == "robots.task" or name.startswith("robots.task.")):
             faults.append(f"{file}:{line}: imports {name}; the true reward is only for {', '.join(SEES_TRUE_REWARD)}")
-        if file in LEARNER and name.startswith(("toolkit.evaluate", "toolkit.video")):
+        if file in LEARNER and name.startswith(("toolkit.correlation", "toolkit.evaluate", "toolkit.video")):
             faults.append(f"{file}:{line}: the learner imports {name}, which knows the true reward")
     if file in LEARNER:
         for node in ast.walk(tree):

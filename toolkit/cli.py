@@ -20,6 +20,7 @@ VERBS = {
     "demos": "List, show, check and replay recorded demonstrations.",
     "train": "Learn the reward and the policy from demonstrations.",
     "eval": "Measure a policy in dm_control's own environment.",
+    "verdict": "Judge a run by its demos alone, without a true reward.",
     "export": "Write reward and policy as an ONNX bundle.",
     "deploy": "Run a bundle on a robot, in real time.",
     "bench": "Measure simulation, training and inference on this machine.",

@@ -42,6 +42,7 @@ class Run:
         self.folder = folder
         self.trainer = trainer
         self.demos = demos
+        self.episodes = episodes
         self.seconds = 0.0  # wall clock spent training, evaluations left out, earlier sessions included
         self.interrupted = False
         observations = [e.observations[:-1] for e in episodes] or [np.zeros((0, trainer.spec.obs_dim), np.float32)]

@@ -12,24 +12,49 @@ if TYPE_CHECKING:
     from robots.spec import RobotSpec
     from toolkit.evaluate import Act, Evaluation
 
+_EPISODES = 20
+_GRADED_EPISODES = 3  # of each policy of the family
+
 
 @click.command()
 @click.argument("policy", type=click.Path(path_type=Path))
 @click.option(
-    "--episodes", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="Whole episodes to run."
+    "--episodes",
+    "-n",
+    type=click.IntRange(min=1),
+    help=f"Whole episodes to run. Default: {_EPISODES}; with --graded {_GRADED_EPISODES} of each policy.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Offset into the evaluation seeds.")
+@click.option(
+    "--graded",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Correlate learned with true return over K policies, from this one down to useless; 12 is a good number.",
+)
+@click.option(
+    "--also", type=click.Path(path_type=Path), multiple=True, help="With --graded: the policy of another run too."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(policy: Path, episodes: int, seed: int, as_json: bool) -> None:
-    """Measure a policy in dm_control's own environment.
+def command(
+    policy: Path, episodes: int | None, seed: int, graded: int | None, also: tuple[Path, ...], as_json: bool
+) -> None:
+    """Measure a policy, or its learned reward, in dm_control's own environment.
 
-    POLICY is a run folder, a checkpoint, or an exported bundle. Seeds are never those of training.
+    POLICY is a run folder, a checkpoint, or an exported bundle. Seeds are never those of training. --graded needs a run
+    or a checkpoint, trains nothing, and draws correlation.png beside it.
 
     \b
-    Example:
+    Examples:
       gcl eval runs/first -n 20
+      gcl eval runs/first --graded 12
     """
+    if graded is not None:
+        _show_correlation(policy, graded, also, (episodes or _GRADED_EPISODES, seed), as_json)
+        return
+    if also:
+        raise click.UsageError("--also goes with --graded")
     spec, act = load_act(policy)
+    episodes = episodes or _EPISODES
     measured = measure(spec, act, episodes, seed, quiet=as_json)
     mean, std, returns = measured.mean, measured.std, measured.returns
     if as_json:
@@ -61,6 +86,38 @@ def measure(spec: RobotSpec, act: Act, episodes: int, seed: int = 0, quiet: bool
     with Progress(disable=quiet, transient=True) as progress:
         task = progress.add_task("measure", total=episodes)
         return evaluate(spec, act, episodes, seed, on_episode=lambda _: progress.advance(task))
+
+
+def _show_correlation(path: Path, count: int, also: tuple[Path, ...], sample: tuple[int, int], as_json: bool) -> None:
+    from rich.progress import Progress
+
+    from toolkit.checkpoint import DeterministicPolicy, build_policy, build_reward, load
+    from toolkit.correlation import Graded, correlate, graded_family, plot_correlation
+    from toolkit.evaluate import EvaluationError
+
+    checkpoint = load(path)
+    if len(checkpoint.sample_observations) == 0:
+        raise EvaluationError(f"{path}: an expert trained on the task reward has learned no reward to correlate")
+    spec, (episodes, seed) = checkpoint.spec, sample
+    family = graded_family(spec, DeterministicPolicy(build_policy(checkpoint)).act, count, seed)
+    for other in also:
+        other_spec, act = load_act(other)
+        if (other_spec.obs_dim, other_spec.act_dim, other_spec.task) != (spec.obs_dim, spec.act_dim, spec.task):
+            raise EvaluationError(f"--also {other}: a policy for {other_spec.name}; expected one for {spec.name}")
+        family.append(Graded(other.name, 0.0, act))
+    with Progress(disable=as_json, transient=True) as progress:
+        task = progress.add_task("correlate", total=len(family) * episodes)
+        found = correlate(spec, family, build_reward(checkpoint), episodes, seed, lambda: progress.advance(task))
+    folder = path if path.is_dir() else path.parent
+    picture = plot_correlation(folder / "correlation.png", found)
+    if as_json:
+        click.echo(json.dumps({"policy": str(path), "task": spec.task, "picture": str(picture)} | found.to_dict()))
+    else:
+        click.echo(
+            f"{spec.task}: learned and true return over {len(found.episodes)} episodes of {len(family)} policies:"
+            f" Pearson {found.pearson:.3f}, Spearman {found.spearman:.3f}"
+        )
+        click.echo(f"picture: {picture}")
 
 
 def load_act(path: Path) -> tuple[RobotSpec, Act]:

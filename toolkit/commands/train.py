@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from toolkit.commands.verdict import show_verdict
 
 if TYPE_CHECKING:
     from toolkit.run import Run
@@ -57,6 +60,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
     """
     _check_folder(out, resume)
     run = prepare(demos, robot, out, options)
+    start = copy.deepcopy(run.trainer.policy)  # before a resumed run puts its own in place
     if resume:
         run.resume()
     eval_every, eval_episodes = options["eval_every"], options["eval_episodes"]
@@ -77,11 +81,21 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
         "return": evaluations[-1]["mean"] if evaluations else None,
         "interrupted": run.interrupted,
     }
+    verdict = None
+    if run.episodes and not run.interrupted:
+        from toolkit.metrics import read_metrics
+        from toolkit.verdict import judge, write_verdict
+
+        verdict = judge(run.trainer, run.episodes, start, read_metrics(run.folder / "metrics.csv"))
+        write_verdict(run.folder, verdict)
+        result["verdict"] = verdict.to_dict()
     if options["as_json"]:
         click.echo(json.dumps(result))
     else:
         ended = "stopped and saved" if run.interrupted else "done"
         click.echo(f"{ended}: {run.folder} ({run.trainer.steps:,} steps in {run.seconds:.0f} s)")
+        if verdict is not None:
+            show_verdict(verdict)
     if run.interrupted:
         raise SystemExit(130)
 

@@ -1,0 +1,110 @@
+"""`gcl verdict`, and the verdict at the end of `gcl train`: the same words, the same file, judged by demos alone."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from demos.episode import Episode
+from demos.store import DemoStore
+from robots.robot_yaml import load_robot
+from toolkit.cli import main
+from toolkit.verdict import Verdict
+
+SPEC = load_robot("cartpole")
+TINY = [
+    "--set", "threads=1", "--set", "ppo.num_envs=8", "--set", "ppo.horizon=16", "--set", "policy.hidden=[8]",
+    "--set", "policy.warm_start=5", "--set", "reward.segment=8", "--set", "reward.batch_segments=16",
+    "--steps", "256", "--eval-every", "0",
+]  # fmt: skip
+
+
+def gcl(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def record(path: Path, seed: int) -> Path:
+    """A store of three short made-up demos."""
+    rng = np.random.default_rng(seed)
+    with DemoStore.create(path, SPEC) as store:
+        for _ in range(3):
+            store.append(
+                Episode(
+                    observations=rng.normal(size=(61, SPEC.obs_dim)).astype(np.float32),
+                    actions=rng.uniform(-1, 1, (60, SPEC.act_dim)).astype(np.float32),
+                    timestamps=np.arange(61) * SPEC.control_dt,
+                    ended_by="truncation",
+                )
+            )
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A finished run, and what `gcl train --json` said."""
+    folder = tmp_path_factory.mktemp("verdict")
+    result = gcl("train", "--demos", record(folder / "demos.zarr", 0), "--out", folder / "run", "--json", *TINY)
+    assert result.exit_code == 0, result.output
+    return folder, json.loads(result.stdout)
+
+
+def test_training_ends_with_a_verdict(trained: tuple[Path, dict]):
+    """--json holds the whole record, and so does verdict.json."""
+    folder, report = trained
+    verdict = report["verdict"]
+    assert set(verdict) == {field.name for field in dataclasses.fields(Verdict)}
+    assert verdict["word"] in ("converged", "not converged", "collapsed", "inconclusive")
+    assert verdict["reasons"] and verdict["steps"] == 60 and verdict["demos"] == 3 and verdict["held_out"]
+    assert json.loads((folder / "run" / "verdict.json").read_text()) == verdict
+
+
+def test_judging_again_says_the_same(trained: tuple[Path, dict]):
+    """From the checkpoint alone, with nothing of the process that trained, to the last digit."""
+    folder, report = trained
+    (folder / "run" / "verdict.json").unlink()
+    result = gcl("verdict", folder / "run", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == report["verdict"]
+    assert json.loads((folder / "run" / "verdict.json").read_text()) == report["verdict"]
+
+
+def test_a_person_reads_a_table_and_a_sentence(trained: tuple[Path, dict]):
+    """The word, its reason and the figures."""
+    folder, report = trained
+    result = gcl("verdict", folder / "run")
+    assert result.exit_code == 0, result.output
+    assert f"{report['verdict']['word']}: {report['verdict']['reasons'][0]}" in result.stdout
+    assert "distance to the demos" in result.stdout and "AUC, held-out demos" in result.stdout
+
+
+def test_other_demos_judge_too(trained: tuple[Path, dict], tmp_path: Path):
+    """Another store is compared with instead; without --demos, a store that changed since is refused."""
+    folder, report = trained
+    shutil.copytree(folder / "run", tmp_path / "run")
+    result = gcl("verdict", tmp_path / "run", "--demos", record(tmp_path / "other.zarr", 1), "--json")
+    assert result.exit_code == 0, result.output
+    other = json.loads(result.stdout)
+    assert other["held_out"] and other["energy_distance_of_demos"] != report["verdict"]["energy_distance_of_demos"]
+    store = folder / "demos.zarr"
+    shutil.move(store, tmp_path / "kept.zarr")
+    record(store, 2)
+    result = gcl("verdict", tmp_path / "run")
+    shutil.rmtree(store)
+    shutil.move(tmp_path / "kept.zarr", store)
+    assert result.exit_code == 2
+    assert "no longer the demos this run learned from" in result.output
+
+
+def test_an_expert_has_no_verdict(tmp_path: Path):
+    """It learned from no demos: no verdict at the end of its training, and one line if asked for."""
+    out = tmp_path / "expert"
+    result = gcl("train", "--objective", "task-reward", "--robot", "cartpole", "--out", out, "--json", *TINY)
+    assert result.exit_code == 0, result.output
+    assert "verdict" not in json.loads(result.stdout)
+    result = gcl("verdict", out)
+    assert result.exit_code == 2
+    assert "learned from no demos" in result.output

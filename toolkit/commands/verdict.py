@@ -1,0 +1,109 @@
+"""`gcl verdict`: judge a run by its demos alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from toolkit.verdict import Verdict
+
+_COLOURS = {"converged": "green", "not converged": "yellow", "collapsed": "red", "inconclusive": "cyan"}
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--demos", type=click.Path(path_type=Path), help="Store to judge by. Default: the one that the run learned from."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(run: Path, demos: Path | None, as_json: bool) -> None:
+    """Judge a run without a true reward: converged, not converged, collapsed, or inconclusive.
+
+    The trained policy acts in the simulator anew and is compared with the demos: how far are its states and actions
+    from theirs, and can the discriminator tell them apart? `gcl train` does the same at its end. Writes verdict.json
+    into the run folder. Demos in another store than the run's own all count as held out.
+
+    \b
+    Examples:
+      gcl verdict runs/first
+      gcl verdict runs/first --demos more_demos.zarr
+    """
+    from toolkit.verdict import write_verdict
+
+    found = _judge(run, demos)
+    path = write_verdict(run if run.is_dir() else run.parent, found)
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        show_verdict(found)
+        click.echo(f"written: {path}")
+
+
+def _judge(path: Path, demos: Path | None) -> Verdict:
+    """The verdict on a checkpoint."""
+    import copy
+
+    from demos.segments import SegmentSampler
+    from demos.store import DemoStore
+    from toolkit.checkpoint import load
+    from toolkit.metrics import read_metrics
+    from toolkit.trainer import Trainer
+    from toolkit.verdict import VerdictError, judge
+
+    checkpoint = load(path)
+    if not checkpoint.demos:
+        raise VerdictError(f"{path}: learned from no demos, so there is nothing to compare with; measure it: gcl eval")
+    store = DemoStore.open(demos or Path(checkpoint.demos["path"]), checkpoint.spec)
+    own = store.chain_sha256 == checkpoint.demos["chain_sha256"]
+    if demos is None and not own:
+        raise VerdictError(
+            f"{checkpoint.demos['path']}: no longer the demos this run learned from; name a store with --demos to"
+            " judge by it all the same"
+        )
+    episodes = store.episodes()
+    if own:
+        episodes = episodes[: checkpoint.demos.get("used")]
+    trainer = Trainer(checkpoint.spec, checkpoint.config, episodes)
+    start = copy.deepcopy(trainer.policy)
+    trainer.load_state_dict(checkpoint.state["trainer"])
+    if not own:
+        trainer.held_out_demos = SegmentSampler(episodes, trainer.reward_learner.segment)
+    folder = path if path.is_dir() else path.parent
+    metrics = [row for row in read_metrics(folder / "metrics.csv") if row["iteration"] <= trainer.iteration]
+    return judge(trainer, episodes, start, metrics)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Prints the figures as a short table, then the word in colour and why.
+
+    Args:
+        verdict: What to print.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="judged by the demos alone", show_header=False)
+    kept = "held-out demos" if verdict.held_out else "demos it learned from"
+    for label, value in (
+        ("distance to the demos", f"{verdict.energy_distance:.3g}"),
+        (
+            "  of a demo / the start / random",
+            f"{verdict.energy_distance_of_demos:.3g} / {verdict.energy_distance_of_start:.3g}"
+            f" / {verdict.energy_distance_of_random:.3g}",
+        ),
+        (f"discriminator AUC, {kept}", f"{verdict.held_out_auc:.3f}"),
+        ("likelihood gap", f"{verdict.likelihood_gap:+.2f} nats/step"),
+        ("variety, of the demos'", f"{verdict.variety:.2f}"),
+        ("action noise", f"{verdict.action_std:.2f}"),
+        ("effective sample size", f"{verdict.ess:.1%}"),
+        ("log Z drift, last quarter", "-" if verdict.log_z_drift is None else f"{verdict.log_z_drift:.2f}"),
+    ):
+        table.add_row(label, value)
+    Console().print(table)
+    click.echo(f"{click.style(verdict.word, fg=_COLOURS[verdict.word], bold=True)}: {verdict.reasons[0]}")
+    for reason in verdict.reasons[1:]:
+        click.echo(f"  {reason}")
