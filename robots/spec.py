@@ -22,6 +22,8 @@ from typing import Any
 SPEC_FORMAT_VERSION = 1
 CHANNEL_SOURCES = ("joint_pos", "joint_vel", "activation", "sensor")
 TRANSFORMS = ("identity", "sin", "cos", "log1p", "arcsinh")
+# Prose: correcting a typo in it must not orphan a day of recordings.
+NOT_IDENTITY = ("description",)
 ACTION_KINDS = ("effort", "velocity", "position", "ctrl")
 
 
@@ -139,6 +141,7 @@ class RobotSpec:
     default_pose: tuple[tuple[str, float], ...] = ()  # joint -> position [rad | m]; others as in the model
     overrides: tuple[tuple[str, str, tuple[float, ...]], ...] = ()  # (MjModel field, element name, values)
     reset: ResetSpec = field(default_factory=ResetSpec)
+    stretch: tuple[tuple[str, float], ...] = ()  # (body, factor): bones longer or shorter than the model file's
     format: int = SPEC_FORMAT_VERSION
     directory: Path | None = field(default=None, compare=False)  # where robot.yaml lay; not part of the identity
 
@@ -189,8 +192,9 @@ class RobotSpec:
     @cached_property
     def sha256(self) -> str:
         """Identity of the robot: hex SHA-256 of the canonical JSON. Demos, checkpoints and bundles carry it."""
-        # The description is prose: correcting a typo in it must not orphan a day of recordings.
-        data = {key: value for key, value in self.to_dict().items() if key != "description"}
+        data = {key: value for key, value in self.to_dict().items() if key not in NOT_IDENTITY}
+        if not self.stretch:
+            del data["stretch"]  # robots from before this field keep their identity
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -226,6 +230,7 @@ def spec_from_dict(data: dict[str, Any]) -> RobotSpec:
             "joint_limits": tuple(JointLimit(**item) for item in data["joint_limits"]),
             "default_pose": tuple((name, value) for name, value in data["default_pose"]),
             "overrides": tuple((field_, name, tuple(values)) for field_, name, values in data["overrides"]),
+            "stretch": tuple((body, factor) for body, factor in data.get("stretch", ())),
             "reset": ResetSpec(**reset),
         }
         return RobotSpec(**{**data, **converted})
