@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from robots.checked_yaml import any_mapping, did_you_mean, mapping, number, per_element, sequence, text
+from robots.simulation_yaml import parse_randomize, parse_reset
 from robots.spec import (
     ACTION_KINDS,
     CHANNEL_SOURCES,
@@ -17,13 +18,10 @@ from robots.spec import (
     TRANSFORMS,
     ActionTerm,
     AddedSensor,
-    Distribution,
     JointLimit,
     ObservationTerm,
-    ResetSpec,
     RobotSpec,
     RobotSpecError,
-    WorldPlacement,
 )
 
 _TOP_KEYS = [f.name for f in dataclasses.fields(RobotSpec) if f.name != "directory"]
@@ -145,6 +143,7 @@ def parse_robot(data: object) -> RobotSpec:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise RobotSpecError(f"{what} named twice: {', '.join(twice)}")
+    terms = [term.name for term in observation]
     units: dict[str, str] = {}
     for term in observation:
         for channel in term.channels:
@@ -172,7 +171,8 @@ def parse_robot(data: object) -> RobotSpec:
             (body, number(factor, f"stretch.{body}", above=0.0))
             for body, factor in any_mapping(top.get("stretch", {}), "stretch")
         ),
-        reset=_reset(top.get("reset", {})),
+        reset=parse_reset(top.get("reset", {})),
+        randomize=parse_randomize(top["randomize"], terms) if "randomize" in top else None,
     )
 
 
@@ -268,56 +268,3 @@ def _overrides(data: object) -> tuple[tuple[str, str, tuple[float, ...]], ...]:
             entries = values if isinstance(values, list) else [values]
             result.append((field_name, name, tuple(number(value, where) for value in entries)))
     return tuple(result)
-
-
-def _reset(data: object) -> ResetSpec:
-    legal = [f.name for f in dataclasses.fields(ResetSpec)]
-    reset = mapping(data, "reset", legal, [])
-    contact = reset.get("contact", "any")
-    if contact not in ("any", "reject", "lift"):
-        raise RobotSpecError(f"reset.contact {contact!r}; legal are any, reject, lift")
-    if not isinstance(reset.get("random_joints", False), bool):
-        raise RobotSpecError(f"reset.random_joints {reset['random_joints']!r}; legal are true and false")
-    return ResetSpec(
-        joint_pos=_distributions(reset.get("joint_pos", {}), "reset.joint_pos"),
-        joint_vel=_distributions(reset.get("joint_vel", {}), "reset.joint_vel"),
-        random_joints=reset.get("random_joints", False),
-        settle_seconds=number(reset.get("settle_seconds", 0.0), "reset.settle_seconds", least=0.0),
-        contact=contact,
-        world=tuple(_placement(item, i) for i, item in enumerate(sequence(reset.get("world", []), "reset.world"))),
-    )
-
-
-def _distributions(data: object, where: str) -> tuple[tuple[str, Distribution], ...]:
-    """Reads `joint: 0.3 | limits | rotation | {uniform: [lo, hi]} | {normal: [mean, std]}`."""
-    result = []
-    for joint, item in any_mapping(data, where):
-        here = f"{where}.{joint}"
-        if item in ("limits", "rotation"):
-            result.append((joint, Distribution(str(item))))
-        elif isinstance(item, Mapping):
-            given = mapping(item, here, ["uniform", "normal"], [])
-            if len(given) != 1:
-                raise RobotSpecError(f"{here}: needs exactly one of uniform, normal")
-            ((kind, pair),) = given.items()
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise RobotSpecError(f"{here}.{kind}: expected two numbers, got {pair!r}")
-            result.append((joint, Distribution(kind, number(pair[0], here), number(pair[1], here))))
-        else:
-            result.append((joint, Distribution("fixed", number(item, here))))
-    return tuple(result)
-
-
-def _placement(item: object, i: int) -> WorldPlacement:
-    where = f"reset.world[{i}]"
-    place = mapping(item, where, ["field", "name", "annulus", "box"], ["field", "name"])
-    kinds = [kind for kind in ("annulus", "box") if kind in place]
-    if len(kinds) != 1:
-        raise RobotSpecError(f"{where}: needs exactly one of annulus, box")
-    bounds = mapping(place[kinds[0]], f"{where}.{kinds[0]}", ["lower", "upper"], ["lower", "upper"])
-    size = 1 if kinds[0] == "annulus" else 3
-    return WorldPlacement(
-        field=text(place["field"], f"{where}.field"), name=text(place["name"], f"{where}.name"), kind=kinds[0],
-        lower=per_element(bounds["lower"], size, f"{where}.lower"),
-        upper=per_element(bounds["upper"], size, f"{where}.upper"),
-    )  # fmt: skip

@@ -25,7 +25,18 @@ HEAVY = {"torch", "mujoco", "dm_control", "zarr"}  # what the robot must do with
 # What needs a simulator or torch; every other file of robots/ and export/ runs on the robot
 OFF_ROBOT = {
     f"robots/{name}.py"
-    for name in ("batch", "channels", "model", "model_source", "reset", "sim", "simulator", "stretch", "task")
+    for name in (
+        "batch",
+        "channels",
+        "model",
+        "model_source",
+        "randomize",
+        "reset",
+        "sim",
+        "simulator",
+        "stretch",
+        "task",
+    )
 } | {"export/to_onnx.py"}
 # Who may know the true reward: what measures or films a policy, and the verbs, which hand it to the making of experts
 SEES_TRUE_REWARD = ("robots/task.py", "toolkit/evaluate.py", "toolkit/video.py", "toolkit/commands/")
