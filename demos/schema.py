@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from demos.durable import StoreError
 from demos.episode import ENDINGS
-from robots.spec import RobotSpec, RobotSpecError, spec_from_dict
+from robots.spec import NOT_IDENTITY, RobotSpec, RobotSpecError, spec_from_dict
 
 SCHEMA = "gcl.demos"
 SCHEMA_VERSION = "1.0"  # a greater major number is unreadable, a greater minor one only adds arrays
@@ -233,7 +233,7 @@ def robot_differences(stored: RobotSpec, wanted: RobotSpec) -> str:
     ours, theirs = stored.to_dict(), wanted.to_dict()
     words = []
     for key in ours:
-        if key == "description" or ours[key] == theirs[key]:
+        if key in NOT_IDENTITY or ours[key] == theirs[key]:
             continue
         plain = all(isinstance(value, (str, int, float)) for value in (ours[key], theirs[key]))
         words.append(f"{key} ({ours[key]!r}, not {theirs[key]!r})" if plain else key)

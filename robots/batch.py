@@ -21,6 +21,7 @@ from robots.episodes import EpisodeSchedule
 from robots.model import compile_model, scene_matters, sensing_model, stepping_model, substeps
 from robots.model_source import log_physics_warnings
 from robots.observation import ObservationMap
+from robots.randomize import RandomizedEnvs
 from robots.reset import draw_states, place
 from robots.spec import RobotSpec, ToolkitError
 
@@ -54,6 +55,7 @@ class BatchSim:
         num_threads: int | None = None,
         reset_pool: int = 1024,
         stagger: bool = True,
+        randomize: bool = False,
     ) -> None:
         """Compiles the model and draws the states that episodes begin with.
 
@@ -65,9 +67,11 @@ class BatchSim:
             reset_pool: How many different beginnings there are.
             stagger: Whether each environment's first episode gets a random shorter time limit, so that resets spread
                 out over time instead of coming all at once.
+            randomize: Whether each environment draws its own physics, delay and sensor noise from `spec.randomize`.
+                The states that episodes begin in are drawn with the robot as described.
 
         Raises:
-            RobotSpecError: The robot's description does not fit its model.
+            RobotSpecError: The robot's description does not fit its model, or says nothing about randomising.
             BatchSimError: Fewer than one environment or beginning.
         """
         if num_envs < 1 or reset_pool < 1:
@@ -85,21 +89,28 @@ class BatchSim:
             spec, self.model, reset_pool, np.random.default_rng([seed, reset_pool]), threads
         )
         self._pool_observation = self._observe(self._channels.read(pool.state, pool.sensordata))
+        self._random = RandomizedEnvs(spec, self.model, num_envs, seed) if randomize else None
         self._make_models()
         self._rollout: rollout.Rollout | None = rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         self._allocate()
 
     def _make_models(self) -> None:
-        dynamics = stepping_model(self.model, sensors=self._channels.needs_stepped_sensors)
-        sensing = sensing_model(self.model)
-        # One model per environment only where a scene's difference shows: each costs memory, and cache misses.
+        stepped, fresh = self._channels.needs_stepped_sensors, self._channels.needs_fresh_sensors
+        # One model per environment only where a difference shows: each costs memory, and cache misses.
         moves = bool(self.spec.reset.world)
-        own_dynamics = moves and (self._channels.needs_stepped_sensors or scene_matters(self.spec, self.model))
-        own_sensing = moves and self._channels.needs_fresh_sensors
-        self._dynamics = [copy.copy(dynamics) if own_dynamics else dynamics for _ in range(self.num_envs)]
-        self._sensing = [copy.copy(sensing) if own_sensing else sensing for _ in range(self.num_envs)]
-        self._scenes = [self._dynamics] * own_dynamics + [self._sensing] * own_sensing
+        scene_dynamics = moves and (stepped or scene_matters(self.spec, self.model))
+        scene_sensing = moves and fresh
+        everyone, models = range(self.num_envs), [self.model] * self.num_envs
+        if self._random is not None:
+            models = [self._random.model_of(i) for i in everyone]
+        dynamics, sensing = stepping_model(self.model, sensors=stepped), sensing_model(self.model)
+        self._dynamics, self._sensing = [dynamics] * self.num_envs, [sensing] * self.num_envs
+        if scene_dynamics or self._random is not None:
+            self._dynamics = [stepping_model(models[i], sensors=stepped) for i in everyone]
+        if scene_sensing or (fresh and self._random is not None):
+            self._sensing = [sensing_model(models[i]) for i in everyone]
+        self._scenes = [self._dynamics] * scene_dynamics + [self._sensing] * scene_sensing
 
     def _allocate(self) -> None:
         count, model, num_state = self.num_envs, self.model, self._channels.num_state
@@ -151,9 +162,13 @@ class BatchSim:
         sane = np.isfinite(self._command).all(axis=1)
         if not sane.all():
             self._command[~sane] = 0.0
+        if self._random is not None:
+            self._random.delayed(self._command)
         self._controls.ctrl(self._command, self.ctrl)
         sane &= self._advance()
         final_observation = self._sense(sane)
+        if self._random is not None:
+            self._random.measured(final_observation)
         sane &= np.isfinite(final_observation).all(axis=1)
         quarantined = ~sane
         if quarantined.any():
@@ -169,7 +184,7 @@ class BatchSim:
         return BatchStep(self._observation.copy(), final_observation, termination, truncation, quarantined)
 
     def model_of(self, index: int) -> mujoco.MjModel:
-        """A copy of the model with the scene as environment `index` has it.
+        """A copy of the model, with scene and drawn physics as environment `index` has them.
 
         Args:
             index: The environment.
@@ -177,7 +192,7 @@ class BatchSim:
         Returns:
             A fresh copy; writing to it changes nothing here.
         """
-        model = copy.copy(self.model)
+        model = copy.copy(self.model) if self._random is None else self._random.model_of(index)
         place(self.spec, model, self.placement[index])
         return model
 
@@ -214,6 +229,8 @@ class BatchSim:
         """Everything that a bit-exact continuation needs, as plain arrays and numbers."""
         schedule = self._schedule
         state = {"seed": schedule.seed, "reset_pool": schedule.num_beginnings}
+        if self._random is not None:
+            state["randomize"] = self._random.fingerprint()
         return state | {key: array.copy() for key, array in self._state_arrays().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -238,11 +255,12 @@ class BatchSim:
 
     def _state_arrays(self) -> dict[str, np.ndarray]:
         schedule = self._schedule
-        return {
+        arrays = {
             "physics_state": self.physics_state, "warmstart": self._warmstart, "placement": self.placement,
             "observation": self._observation, "ctrl": self.ctrl, "steps": schedule.steps, "limit": schedule.limit,
             "episode": schedule.episode,
         }  # fmt: skip
+        return arrays if self._random is None else arrays | self._random.state_arrays()
 
     def close(self) -> None:
         """Ends the threads. Closing twice is allowed."""
@@ -300,6 +318,8 @@ class BatchSim:
         self.physics_state[index] = self._pool.state[pick]
         self._warmstart[index] = self._pool.warmstart[pick]
         self._observation[index] = self._pool_observation[pick]
+        if self._random is not None:
+            self._random.begin(index, self._observation)
         self.placement[index] = self._pool.placement[pick]
         self._place(index)
 

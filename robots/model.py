@@ -12,6 +12,7 @@ import numpy as np
 from robots.channels import ChannelMap, ControlMap, did_you_mean, element_id
 from robots.model_source import load_model_source, log_physics_warnings, one_line
 from robots.spec import AddedSensor, RobotSpec, RobotSpecError
+from robots.stretch import stretch_bodies
 
 _STEP_TOLERANCE = 1e-8  # relative; a control_dt of 0.02 must pass for 4 steps of 0.005
 _NO_FORCES = mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_CONTACT
@@ -65,7 +66,7 @@ def compile_model(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
 
 
 def compile_source(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
-    """Compiles the model file with the sensors that the spec adds, and nothing else changed.
+    """Compiles the model file with the sensors that the spec adds and the bones it stretches, nothing else changed.
 
     Args:
         spec: The robot.
@@ -81,6 +82,7 @@ def compile_source(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
         # Deprecations inside somebody else's model file: nothing the user could act on.
         warnings.simplefilter("ignore")
         source = load_model_source(spec)
+        _stretched(spec, source)
         if not textures:
             for material in source.materials:
                 material.textures = [""] * len(material.textures)
@@ -88,6 +90,13 @@ def compile_source(spec: RobotSpec, *, textures: bool = True) -> mujoco.MjModel:
                 source.delete(texture)
         log_physics_warnings()
         return _compile(spec, source)
+
+
+def _stretched(spec: RobotSpec, source: mujoco.MjSpec) -> None:
+    try:
+        stretch_bodies(spec, source)
+    except ValueError as error:
+        raise RobotSpecError(f"{spec.mjcf}: does not compile: {one_line(error)}") from error
 
 
 def _compile(spec: RobotSpec, source: mujoco.MjSpec) -> mujoco.MjModel:

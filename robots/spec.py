@@ -22,6 +22,8 @@ from typing import Any
 SPEC_FORMAT_VERSION = 1
 CHANNEL_SOURCES = ("joint_pos", "joint_vel", "activation", "sensor")
 TRANSFORMS = ("identity", "sin", "cos", "log1p", "arcsinh")
+# Prose, and how far training doubts the simulator: changing a word or a range must not orphan a day of recordings.
+NOT_IDENTITY = ("description", "randomize")
 ACTION_KINDS = ("effort", "velocity", "position", "ctrl")
 
 
@@ -121,6 +123,17 @@ class ResetSpec:
 
 
 @dataclass(frozen=True)
+class Randomization:
+    """How wrong the simulator may be about the robot; `BatchSim` draws from it when asked to, and nothing else does."""
+
+    mass: tuple[float, float] = (1.0, 1.0)  # factor on each body's mass and inertia, a number per body
+    friction: tuple[float, float] = (1.0, 1.0)  # factor on all friction, one number per environment
+    gains: tuple[float, float] = (1.0, 1.0)  # factor on each actuator's force: a motor's gear, a servo's kp and kd
+    delay: tuple[int, int] = (0, 0)  # control steps from an action to its effect, both included
+    noise: tuple[tuple[str, float], ...] = ()  # (observation term, standard deviation [unit of the observation])
+
+
+@dataclass(frozen=True)
 class RobotSpec:
     """Everything about a robot that a number can say. Frozen, hashable to `sha256`, JSON in and out without loss."""
 
@@ -139,7 +152,9 @@ class RobotSpec:
     default_pose: tuple[tuple[str, float], ...] = ()  # joint -> position [rad | m]; others as in the model
     overrides: tuple[tuple[str, str, tuple[float, ...]], ...] = ()  # (MjModel field, element name, values)
     reset: ResetSpec = field(default_factory=ResetSpec)
+    stretch: tuple[tuple[str, float], ...] = ()  # (body, factor): bones longer or shorter than the model file's
     format: int = SPEC_FORMAT_VERSION
+    randomize: Randomization | None = field(default=None, compare=False)  # for training; not part of the identity
     directory: Path | None = field(default=None, compare=False)  # where robot.yaml lay; not part of the identity
 
     @cached_property
@@ -189,8 +204,9 @@ class RobotSpec:
     @cached_property
     def sha256(self) -> str:
         """Identity of the robot: hex SHA-256 of the canonical JSON. Demos, checkpoints and bundles carry it."""
-        # The description is prose: correcting a typo in it must not orphan a day of recordings.
-        data = {key: value for key, value in self.to_dict().items() if key != "description"}
+        data = {key: value for key, value in self.to_dict().items() if key not in NOT_IDENTITY}
+        if not self.stretch:
+            del data["stretch"]  # robots from before this field keep their identity
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -226,11 +242,20 @@ def spec_from_dict(data: dict[str, Any]) -> RobotSpec:
             "joint_limits": tuple(JointLimit(**item) for item in data["joint_limits"]),
             "default_pose": tuple((name, value) for name, value in data["default_pose"]),
             "overrides": tuple((field_, name, tuple(values)) for field_, name, values in data["overrides"]),
+            "stretch": tuple((body, factor) for body, factor in data.get("stretch", ())),
             "reset": ResetSpec(**reset),
+            "randomize": _randomization(data.get("randomize")),
         }
         return RobotSpec(**{**data, **converted})
     except (KeyError, TypeError, ValueError) as error:
         raise RobotSpecError(f"robot spec data is damaged: {error}") from error
+
+
+def _randomization(data: dict[str, Any] | None) -> Randomization | None:
+    if data is None:
+        return None
+    noise = tuple((term, std) for term, std in data["noise"])
+    return Randomization(**{**_tuples(data), "noise": noise})
 
 
 def _tuples(item: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from robots.batch import BatchSim
 from robots.channels import FULL_STATE, ChannelMap, ControlMap
 from robots.command import CommandMap
-from robots.model import compile_source, field_row, sensor_arguments
+from robots.model import compile_model, field_row, sensor_arguments
 from robots.model_source import log_physics_warnings
 from robots.observation import make_observation
 from robots.spec import RobotSpec, RobotSpecError, ToolkitError
@@ -23,9 +23,10 @@ class TaskError(ToolkitError):
 
 
 class TaskEnv:
-    """dm_control's environment of `spec.task`: its model, its beginnings, its reward; only the observation is ours.
+    """dm_control's environment of `spec.task`: its beginnings, its reward; model and observation are the robot's.
 
-    The sensors that the spec adds are added to the task's model; sensors change no dynamics.
+    The model is the spec's, with its added sensors, overrides and stretched bones: a variant is judged by the task of
+    the original.
     """
 
     def __init__(self, spec: RobotSpec, seed: int = 0) -> None:
@@ -172,7 +173,7 @@ def _load_suite(spec: RobotSpec, name: str, seed: int) -> Any:
         raise RobotSpecError(f"task {spec.task!r}: dm_control's suite has no {name!r}; it has {legal}")
     log_physics_warnings()
     original = suite.load(domain, task, task_kwargs={"random": seed})
-    physics = type(original.physics).from_model(wrapper.MjModel(compile_source(spec)))
+    physics = type(original.physics).from_model(wrapper.MjModel(compile_model(spec)))
     return control.Environment(
         physics, original.task, time_limit=spec.episode_seconds, control_timestep=original.control_timestep()
     )
@@ -183,6 +184,10 @@ def _load_manipulation(spec: RobotSpec, name: str, seed: int) -> Any:
 
     if name not in manipulation.ALL:
         raise RobotSpecError(f"task {spec.task!r}: dm_control has {', '.join(sorted(manipulation.ALL))}")
+    if spec.stretch or spec.overrides:
+        raise RobotSpecError(
+            f"task {spec.task!r}: its model is dm_control's own; stretch and overrides cannot reach it"
+        )
     log_physics_warnings()
     task = manipulation.load(name).task
     root = task.root_entity.mjcf_model

@@ -24,7 +24,19 @@ LEARNING = {"torch", "onnx", "onnxscript"}
 HEAVY = {"torch", "mujoco", "dm_control", "zarr"}  # what the robot must do without
 # What needs a simulator or torch; every other file of robots/ and export/ runs on the robot
 OFF_ROBOT = {
-    f"robots/{name}.py" for name in ("batch", "channels", "model", "model_source", "reset", "sim", "simulator", "task")
+    f"robots/{name}.py"
+    for name in (
+        "batch",
+        "channels",
+        "model",
+        "model_source",
+        "randomize",
+        "reset",
+        "sim",
+        "simulator",
+        "stretch",
+        "task",
+    )
 } | {"export/to_onnx.py"}
 # Who may know the true reward: what measures or films a policy, and the verbs, which hand it to the making of experts
 SEES_TRUE_REWARD = (

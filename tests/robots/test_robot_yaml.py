@@ -1,6 +1,7 @@
 """robot.yaml is read strictly: whatever is not legal is an error in one line that says what is."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,44 @@ def test_any_value_gives_a_robot_or_an_error(key: str, value: object) -> None:
         parse_robot(MINIMAL | {key: value})
     except RobotSpecError as error:
         assert str(error)
+
+
+def write_variant(folder: Path, **keys: object) -> Path:
+    (folder / "original.yaml").write_text(yaml.safe_dump({**MINIMAL, "description": "the original"}))
+    file = folder / "robot.yaml"
+    file.write_text(yaml.safe_dump({"name": "toy-2", "variant_of": "original.yaml", **keys}))
+    return file
+
+
+def test_variant_names_what_differs(tmp_path: Path) -> None:
+    """What a variant gives replaces the original's, all else is the original's; its files lie beside the original."""
+    (tmp_path / "variants").mkdir()
+    write_variant(tmp_path)
+    file = tmp_path / "variants" / "long.yaml"
+    file.write_text(yaml.safe_dump({"name": "long", "variant_of": "../original.yaml", "stretch": {"leg": 1.5}}))
+    spec, original = load_robot(file), load_robot(tmp_path / "original.yaml")
+    assert spec.directory == original.directory == tmp_path
+    assert (spec.name, spec.stretch, original.stretch) == ("long", (("leg", 1.5),), ())
+    assert dataclasses.replace(spec, name="toy", stretch=()) == original
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"observation": []}, ["unknown key 'observation'", "stretch, overrides"]),
+        ({"strech": {"leg": 2}}, ["did you mean 'stretch'"]),
+        ({"stretch": {"leg": 0}}, ["stretch.leg", "above 0"]),
+        ({"stretch": [1]}, ["stretch", "mapping"]),
+        ({"name": None}, ["name", "text"]),
+        ({"variant_of": "chetah"}, ["did you mean 'cheetah'", "cheetah-weak"]),
+        ({"variant_of": "cheetah-weak"}, ["not a variant"]),
+        ({"variant_of": "robot.yaml"}, ["not a variant"]),
+        ({"action": [{**MINIMAL["action"][0], "actuator": "knee"}]}, ["in its order, hip", "knee"]),
+    ],
+)
+def test_variant_mistakes(tmp_path: Path, keys: dict, words: list[str]) -> None:
+    """A variant changes neither what is seen nor who acts, and starts from a robot that is none."""
+    file = write_variant(tmp_path, **keys)
+    with pytest.raises(RobotSpecError) as caught:
+        load_robot(file)
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in [str(file), *words])
