@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +14,10 @@ from demos.episode import Episode
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from toolkit import judgement
+from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.losses import effective_sample_size
 from toolkit.networks import GaussianPolicy
-from toolkit.reward_learner import RewardLearner, Segments
+from toolkit.reward_learner import whole_segments
 from toolkit.rollout import Collector, Rollout
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Evidence:
     steps: int  # of each episode
 
 
+_LEAST_SEGMENTS = 16  # however long they are
+
+
 def gather(
     trainer: Trainer, episodes: Sequence[Episode], start: GaussianPolicy, metrics: Sequence[Mapping[str, float]] = ()
 ) -> Evidence:
@@ -89,7 +92,7 @@ def gather(
     sim.load_state_dict(beginning)
     collector = Collector(sim, trainer.device, generator)
     # A segment must fit in, whatever the length of the demos.
-    rollout = collector.collect(trainer.policy, max(steps, trainer.reward_learner.segment))
+    rollout = collector.collect(trainer.policy, max(steps, trainer.config.reward.segment))
     sim.close()
     sampled = [
         np.concatenate([rollout.observation[:steps, i].cpu().numpy(), rollout.action[:steps, i].cpu().numpy()], 1)
@@ -170,22 +173,31 @@ class _Discriminator:
     def __init__(
         self, trainer: Trainer, rollout: Rollout, rng: np.random.Generator, generator: torch.Generator
     ) -> None:
-        # A copy that draws from a generator of its own: the run's must not move.
-        self.learner: RewardLearner = copy.copy(trainer.reward_learner)
-        self.learner.rng = rng
-        self.trainer = trainer
+        config = trainer.config.reward
+        self.reward, self.alpha, self.segment = trainer.reward, config.alpha, config.segment
         demos = trainer.demos if trainer.held_out_demos is None else trainer.held_out_demos
         assert isinstance(demos, SegmentSampler)
-        count = self.learner.config.batch_segments
-        self.expert = self.learner.expert_segments(demos, trainer.policy, generator, count)
-        self.own = self.learner.policy_segments(rollout, generator)
+        count = max(_LEAST_SEGMENTS, config.batch_steps // self.segment)
+        expert = ExpertSegments(demos, self.reward.normalizer, config.expert_jitter, rng)
+        expert.score(trainer.policy)
+        self.expert = expert.draw(count, generator)
+        self.own = self._own(rollout, count, generator)
         self.rollout = rollout
+
+    def _own(self, rollout: Rollout, count: int, generator: torch.Generator) -> Segments:
+        whole, length = whole_segments(rollout, self.segment), self.segment
+        pick = whole[torch.randint(len(whole), (count,), generator=generator, device=whole.device)]
+        t, environment = pick[:, 0] + torch.arange(length, device=whole.device)[:, None], pick[:, 1]
+        state = self.reward.normalizer(rollout.observation[t, environment])
+        next_state = self.reward.normalizer(rollout.next_observation[t, environment])
+        fields = (x[t, environment] for x in (rollout.action, rollout.termination, rollout.log_prob))
+        return Segments(state, next_state, *fields)
 
     @torch.no_grad()
     def _score(self, segments: Segments) -> Tensor:
         """(N,) r / alpha - log q of segments, summed in float64."""
-        r = self.learner.reward(segments.observation, segments.action).double().sum(0)
-        return r / self.learner.config.alpha - segments.log_q.double().sum(0)
+        r = self.reward.net(self.reward.features(segments.state, segments.action)).squeeze(-1)
+        return r.double().sum(0) / self.alpha - segments.log_density()
 
     def auc(self) -> float:
         return judgement.auc(self._score(self.expert), self._score(self.own))
@@ -202,8 +214,8 @@ class _Discriminator:
         rows = last_quarter(metrics)
         if len(rows) < _NORMAL_ROWS or "reward/log_z" not in rows[0]:
             return None
-        spread = float(self.learner.reward(self.rollout.observation, self.rollout.action).std())
-        unit = self.learner.segment * max(spread, 1e-6) / self.learner.config.alpha
+        spread = float(self.reward(self.rollout.observation, self.rollout.action).std())
+        unit = self.segment * max(spread, 1e-6) / self.alpha
         return judgement.log_z_drift(np.array([row["reward/log_z"] for row in rows]), unit)
 
 

@@ -25,7 +25,7 @@ SPEC = load_robot("cartpole")
 STEPS = 100
 SMALL = [
     "total_steps=640", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
-    "reward.segment=8", "reward.batch_segments=16", "policy.warm_start=0", "ppo.head_start=0",
+    "reward.segment=8", "reward.batch_steps=128", "policy.warm_start=0", "ppo.head_start=0",
 ]  # fmt: skip
 
 GOOD = Evidence(

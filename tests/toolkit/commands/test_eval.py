@@ -16,7 +16,7 @@ from toolkit.networks import GaussianPolicy, RewardNetwork
 SPEC = load_robot("cartpole")
 
 
-def gcl(*words: str | Path) -> Result:
+def gcl(*words: str | Path | int) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 

@@ -18,7 +18,7 @@ from toolkit.verdict import Verdict
 SPEC = load_robot("cartpole")
 TINY = [
     "--set", "threads=1", "--set", "ppo.num_envs=8", "--set", "ppo.horizon=16", "--set", "policy.hidden=[8]",
-    "--set", "policy.warm_start=5", "--set", "reward.segment=8", "--set", "reward.batch_segments=16",
+    "--set", "policy.warm_start=5", "--set", "reward.segment=8", "--set", "reward.batch_steps=128",
     "--steps", "256", "--eval-every", "0",
 ]  # fmt: skip
 
