@@ -16,11 +16,13 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 
 @click.command()
 @click.option("--demos", type=click.Path(path_type=Path), help="Demo store to learn from.")
+@click.option("--count", type=click.IntRange(min=1), help="Learn from the first so many demos that are not excluded.")
 @click.option("--robot", help="Robot, for --objective task-reward; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), or task-reward to train an expert on the true reward.")
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total.")
+@click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Stop after so much training [s].")
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--device", help="cpu (default) or cuda.")
 @click.option(
@@ -53,7 +55,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
         eval_every = 0
     elif eval_every is None:
         eval_every = max(1, run.trainer.iterations // _EVALUATIONS)
-    evaluations = train_with_progress(run, eval_every, eval_episodes, quiet=options["as_json"])
+    evaluations = train_with_progress(run, eval_every, eval_episodes, options["as_json"], options["seconds"])
     if len(evaluations) > 1:
         from toolkit.plot import plot_run
 
@@ -82,7 +84,7 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
         demos: Demo store, or None to train an expert.
         robot: Robot name or path, for experts.
         out: Run folder, or None for a fresh one.
-        options: The remaining options by name: config_file, settings, objective, segment, steps, seed, device.
+        options: The remaining options by name: config_file, settings, objective, segment, steps, seed, device, count.
 
     Returns:
         The run, not started.
@@ -98,8 +100,8 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     config = _config(options)
     identity: dict[str, Any] = {}
     if config.objective == "task-reward":
-        if robot is None or demos is not None:
-            raise TrainingError("--objective task-reward needs --robot and takes no --demos")
+        if robot is None or demos is not None or options.get("count") is not None:
+            raise TrainingError("--objective task-reward needs --robot and takes neither --demos nor --count")
         from robots.task import TaskReward
 
         spec = load_robot(robot)
@@ -112,11 +114,19 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
         store = DemoStore.open(demos, wanted)
         spec, episodes = wanted or store.spec, store.episodes()
         identity = {**store.identity(), "path": str(demos)}
+        if (count := options.get("count")) is not None:
+            if len(episodes) < count:
+                raise TrainingError(
+                    f"{demos} holds {len(episodes)} demos to learn from; --count {count} needs that many"
+                )
+            episodes, identity["used"] = episodes[:count], count
         trainer = Trainer(spec, config, episodes)
     return Run(out or new_folder(spec.name), trainer, identity, episodes)
 
 
-def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bool = False) -> list[dict[str, float]]:
+def train_with_progress(
+    run: Run, eval_every: int, eval_episodes: int, quiet: bool = False, seconds: float | None = None
+) -> list[dict[str, float]]:
     """Trains with a progress bar that shows the numbers that matter.
 
     Args:
@@ -124,6 +134,7 @@ def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bo
         eval_every: Iterations between evaluations; 0 for none.
         eval_episodes: Episodes of each.
         quiet: No bar.
+        seconds: Stop after so many seconds of training; None for all steps.
 
     Returns:
         Rows of `evaluations.csv`.
@@ -157,7 +168,7 @@ def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bo
                     click.echo(f"{trainer.steps:>10,} steps {run.seconds:6.0f} s {shown}{returned}")
             progress.update(task, completed=trainer.steps, shown=shown + returned)
 
-        return run.train(on_progress, eval_every, eval_episodes)
+        return run.train(on_progress, eval_every, eval_episodes, seconds)
 
 
 def _check_folder(out: Path | None, resume: bool) -> None:
