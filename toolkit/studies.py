@@ -51,7 +51,10 @@ OFF_POLICY_STEPS = 200_000
 # {bundle}; its JSON has "pearson"
 CORRELATION: tuple[str, ...] = ()
 # Changed robots by the robot whose demos are learned from: names or paths of robot.yaml
-VARIANTS: dict[str, tuple[str, ...]] = {}
+VARIANTS = {
+    "cheetah": ("cheetah-long", "cheetah-lame", "cheetah-weak"),
+    "walker": ("walker-long", "walker-lame", "walker-weak"),
+}
 STATE_ONLY = ("reward.inputs=state",)
 
 SMOKE_STEPS = {"cartpole": 200_000, "reacher": 400_000}

@@ -63,9 +63,13 @@ class Job:
     @property
     def folder_name(self) -> str:
         """Names its folder, unique within the study."""
-        words = (self.robot, self.variant or "", self.name, f"s{self.seed}")
-        names = (Path(word).parent.name if word.endswith(".yaml") else word for word in words if word)
-        return re.sub(r"[^A-Za-z0-9._=]+", "-", "-".join(names))
+        return re.sub(r"[^A-Za-z0-9._=]+", "-", f"{self.shown_robot} {self.name} s{self.seed}")
+
+    @property
+    def shown_robot(self) -> str:
+        """The robot in words, without the folders of its path; of kind "transfer" both."""
+        robots = [Path(robot) for robot in (self.robot, self.variant) if robot is not None]
+        return " to ".join(path.parent.name if path.name == "robot.yaml" else path.stem for path in robots)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def plot_curves(path: Path, studies: Sequence[tuple[Study, Sequence[Finished]]])
         for job, result in finished if study.name not in SIDE_BY_SIDE else ():
             # What is measured against another policy has a second training behind its figure, which no curve shows
             if result is not None and result.curve and result.demos_mean and job.kind == "train":
-                panels.setdefault(f"{study.name}: {job.robot}", {}).setdefault(job.name, []).append(result)
+                panels.setdefault(f"{study.name}: {job.shown_robot}", {}).setdefault(job.name, []).append(result)
     if not panels:
         return None
     plt = _pyplot()
@@ -41,7 +41,8 @@ def plot_curves(path: Path, studies: Sequence[tuple[Study, Sequence[Finished]]])
         _draw_panel(axis, title, groups)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    figure.supxlabel("training [s], evaluations left out; a line is a seed, its dot the final measurement", fontsize=10)
+    said = "training [s], evaluations left out; a line is a seed, its dot the final measurement, a cross a failure"
+    figure.supxlabel(said if columns == 3 else said.replace("; ", "\n"), fontsize=10)
     figure.supylabel("return / demos' mean return", fontsize=10)
     return _save(figure, path)
 

@@ -70,7 +70,7 @@ def rows(study: Study, finished: Sequence[Finished]) -> list[Row]:
     """
     groups: dict[tuple[str, str], list[Finished]] = {}
     for job, result in finished:
-        groups.setdefault((job.name, _shown_robot(job)), []).append((job, result))
+        groups.setdefault((job.name, job.shown_robot), []).append((job, result))
     made = {key: _row(study, key[1], [members]) for key, members in groups.items()}
     for name in dict.fromkeys(name for name, _ in groups):
         robots = [members for (other, _), members in groups.items() if other == name]
@@ -224,7 +224,7 @@ def _demos_cell(row: Row) -> str:
 def _notes(finished: Sequence[Finished]) -> list[str]:
     notes = []
     for job, result in finished:
-        who = f"{_shown_robot(job)}, {job.name}, seed {job.seed}"
+        who = f"{job.shown_robot}, {job.name}, seed {job.seed}"
         if result is not None and result.failed is not None:
             notes.append(f"failed: {who}: {result.failed}")
         elif result is not None and job.kind != "train":
@@ -242,12 +242,6 @@ def _details(job: Job, result: Result) -> str:
         + ("" if result.demos_mean is None else f"; demos {result.demos_mean:.0f}")
         + ("" if pearson is None else f"; Pearson {pearson:.3f}")
     )
-
-
-def _shown_robot(job: Job) -> str:
-    if job.variant is None:
-        return job.robot
-    return f"{job.robot} to {Path(job.variant).parent.name if job.variant.endswith('.yaml') else job.variant}"
 
 
 def _machine(result: Result) -> str:

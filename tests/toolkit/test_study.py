@@ -53,7 +53,7 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     assert variant not in train and f"--robot {variant}" in again
     assert f"--objective task-reward --robot {variant} --out f/truth" in truth
     assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
-    assert job.folder_name == "cheetah-long_leg-segment-s2"
+    assert job.folder_name == "cheetah-to-long_leg-segment-s2"
 
 
 def test_folder_names_are_plain_words() -> None:
