@@ -62,9 +62,15 @@ class Run:
         ours = {
             "robot": self.trainer.spec.sha256,
             "demos": self.demos.get("chain_sha256"),
+            "count": self.demos.get("used"),
             **_flat(self.trainer.config),
         }
-        theirs = {"robot": saved.spec.sha256, "demos": saved.demos.get("chain_sha256"), **_flat(saved.config)}
+        theirs = {
+            "robot": saved.spec.sha256,
+            "demos": saved.demos.get("chain_sha256"),
+            "count": saved.demos.get("used"),
+            **_flat(saved.config),
+        }
         # A longer run of the same settings is the one change that makes sense.
         differ = [key for key in ours if ours[key] != theirs[key] and key != "total_steps"]
         if differ:
@@ -86,13 +92,16 @@ class Run:
             Checkpoint(trainer.spec, trainer.config, self.demos, *self._sample, state),
         )
 
-    def train(self, on_progress: OnProgress, eval_every: int, eval_episodes: int) -> list[dict[str, float]]:
+    def train(
+        self, on_progress: OnProgress, eval_every: int, eval_episodes: int, seconds: float | None = None
+    ) -> list[dict[str, float]]:
         """Trains to the end, or until Ctrl-C, which saves first.
 
         Args:
             on_progress: Called after each iteration with the trainer, its metrics and the evaluation if one was due.
             eval_every: Iterations between evaluations; 0 for none.
             eval_episodes: Episodes of each.
+            seconds: Stop, as if all steps were done, after so many seconds of training [s], earlier sessions included.
 
         Returns:
             The evaluations so far, as rows of `evaluations.csv`.
@@ -109,7 +118,8 @@ class Run:
         def on_iteration(trainer: Trainer, metrics: dict[str, float]) -> bool:
             self.seconds += sum(value for name, value in metrics.items() if name.startswith("time/"))
             log.add(trainer.iteration, trainer.steps, metrics)
-            last = trainer.iteration == trainer.iterations
+            out_of_time = seconds is not None and self.seconds >= seconds
+            last = out_of_time or trainer.iteration == trainer.iterations
             evaluation = None
             if eval_every and (trainer.iteration % eval_every == 0 or last):
                 evaluation = self._evaluate(eval_episodes)
@@ -118,7 +128,7 @@ class Run:
             if last or self.interrupted or trainer.iteration % trainer.config.checkpoint_every == 0:
                 self.save()
             on_progress(trainer, metrics, evaluation)
-            return not self.interrupted
+            return not (self.interrupted or out_of_time)
 
         if trainer.iterations == 0:  # cloning is all there is to it, and it is done
             if eval_every:

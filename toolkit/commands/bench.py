@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from toolkit.commands import bench_learning
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -22,10 +24,14 @@ def command(ctx: click.Context) -> None:
       gcl bench
       gcl bench sim --robot humanoid --envs 256
       gcl bench inference runs/first/cheetah.bundle
+      gcl bench learning --list
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(sim)
         ctx.invoke(train)
+
+
+command.add_command(bench_learning.command)
 
 
 @command.command()

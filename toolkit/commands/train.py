@@ -19,6 +19,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 
 @click.command()
 @click.option("--demos", type=click.Path(path_type=Path), help="Demo store to learn from.")
+@click.option("--count", type=click.IntRange(min=1), help="Learn from the first so many demos that are not excluded.")
 @click.option("--robot", help="Robot, for the objectives that take no demos; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), gcl, gail, airl, bc, constant; reward or task-reward: no demos.")
@@ -33,6 +34,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 )
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total.")
+@click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Stop after so much training [s].")
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--device", help="cpu (default) or cuda.")
 @click.option(
@@ -59,6 +61,8 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --objective task-reward --robot cheetah --out runs/expert
     """
     _check_folder(out, resume)
+    from toolkit.commands.prepare import prepare
+
     run = prepare(demos, robot, out, options)
     start = copy.deepcopy(run.trainer.policy)  # before a resumed run puts its own in place
     if resume:
@@ -68,7 +72,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
         eval_every = 0
     elif eval_every is None:
         eval_every = max(1, run.trainer.iterations // _EVALUATIONS)
-    evaluations = train_with_progress(run, eval_every, eval_episodes, quiet=options["as_json"])
+    evaluations = train_with_progress(run, eval_every, eval_episodes, options["as_json"], options["seconds"])
     if len(evaluations) > 1:
         from toolkit.plot import plot_run
 
@@ -100,57 +104,9 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
         raise SystemExit(130)
 
 
-def prepare(demos: Path | None, robot: str | None, out: Path | None, options: dict[str, Any]) -> Run:
-    """Turns command-line options into a Run.
-
-    Args:
-        demos: Demo store, or None for the objectives that take none.
-        robot: Robot name or path, for those.
-        out: Run folder, or None for a fresh one.
-        options: The remaining options by name: those of `command` that are not named here.
-
-    Returns:
-        The run, not started.
-
-    Raises:
-        ToolkitError: Anything the user can mend.
-    """
-    from demos.store import DemoStore
-    from robots.robot_yaml import load_robot
-    from toolkit.checkpoint import load
-    from toolkit.config import FROM_DEMOS
-    from toolkit.frozen_reward import load_frozen_reward
-    from toolkit.run import Run, new_folder
-    from toolkit.trainer import Trainer, TrainingError
-
-    config, identity = _config(options), dict[str, Any]()
-    if (config.objective == "reward") != (options["reward_file"] is not None):
-        raise TrainingError("--objective reward needs --reward, and no other objective takes one")
-    if config.objective in FROM_DEMOS:
-        if demos is None:
-            raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
-        wanted = load_robot(robot) if robot is not None else None
-        store = DemoStore.open(demos, wanted)
-        spec, episodes = wanted or store.spec, store.episodes()
-        trainer, identity = Trainer(spec, config, episodes), {**store.identity(), "path": str(demos)}
-    elif robot is None or demos is not None:
-        raise TrainingError(f"--objective {config.objective} needs --robot and takes no --demos")
-    elif config.objective == "reward":
-        spec, episodes = load_robot(robot), []
-        frozen, sha256 = load_frozen_reward(options["reward_file"], spec)
-        identity = {"reward": str(options["reward_file"]), "reward_sha256": sha256}
-        trainer = Trainer(spec, config, [], frozen_reward=frozen)
-    else:
-        from robots.task import TaskReward
-
-        spec, episodes = load_robot(robot), []
-        trainer = Trainer(spec, config, [], TaskReward(spec))
-    if options["start"] is not None:
-        identity["start"] = trainer.start_from(load(options["start"]))
-    return Run(out or new_folder(spec.name), trainer, identity, episodes)
-
-
-def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bool = False) -> list[dict[str, float]]:
+def train_with_progress(
+    run: Run, eval_every: int, eval_episodes: int, quiet: bool = False, seconds: float | None = None
+) -> list[dict[str, float]]:
     """Trains with a progress bar that shows the numbers that matter.
 
     Args:
@@ -158,6 +114,7 @@ def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bo
         eval_every: Iterations between evaluations; 0 for none.
         eval_episodes: Episodes of each.
         quiet: No bar.
+        seconds: Stop after so many seconds of training; None for all steps.
 
     Returns:
         Rows of `evaluations.csv`.
@@ -191,7 +148,7 @@ def train_with_progress(run: Run, eval_every: int, eval_episodes: int, quiet: bo
                     click.echo(f"{trainer.steps:>10,} steps {run.seconds:6.0f} s {shown}{returned}")
             progress.update(task, completed=trainer.steps, shown=shown + returned)
 
-        return run.train(on_progress, eval_every, eval_episodes)
+        return run.train(on_progress, eval_every, eval_episodes, seconds)
 
 
 def _check_folder(out: Path | None, resume: bool) -> None:
@@ -206,29 +163,3 @@ def _check_folder(out: Path | None, resume: bool) -> None:
         )
     if there and not resume:
         raise TrainingError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
-
-
-def _config(options: dict[str, Any]) -> Any:
-    import yaml
-
-    from toolkit.config import ConfigError, config_from_dict, with_settings
-
-    data: Any = {}
-    if options["config_file"] is not None:
-        try:
-            data = yaml.safe_load(options["config_file"].read_text()) or {}
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{options['config_file']}: not readable as YAML: {' '.join(str(error).split())}"
-            ) from error
-    config = config_from_dict(data)
-    named = {
-        "objective": options["objective"],
-        "total_steps": options["steps"],
-        "seed": options["seed"],
-        "device": options["device"],
-    }
-    settings = [f"{name}={value}" for name, value in named.items() if value is not None]
-    if options["segment"] is not None:
-        settings.append(f"reward.segment={0 if options['segment'] == 'episode' else options['segment']}")
-    return with_settings(config, [*settings, *options["settings"]])

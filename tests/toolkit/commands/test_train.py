@@ -9,7 +9,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from demos.store import DemoStore
+from toolkit import checkpoint
 from toolkit.cli import main
+from toolkit.commands.quickstart import shipped_demos
 from toolkit.metrics import read_metrics
 
 TINY = [
@@ -49,3 +52,26 @@ def test_ctrl_c_saves_a_whole_iteration(tmp_path: Path):
     arguments = [*EXPERT, "--out", str(out), "--steps", steps, "--eval-every", "0", "--resume"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     assert [row["iteration"] for row in read_metrics(out / "metrics.csv")] == list(range(1, done + 3))
+
+
+def test_count_takes_the_first_demos_and_says_so(tmp_path: Path):
+    """--count 2 learns from two of the five, the checkpoint records it, and neither 9 nor a resume with 3 is taken."""
+    demos, out = shipped_demos("cartpole"), tmp_path / "run"
+    small = ["--set", "policy.warm_start=0", "--set", "reward.batch_segments=8", "--eval-every", "0", "--steps", "128"]
+    learn = ["train", "--demos", str(demos), "--out", str(out), *TINY, *small]
+    assert CliRunner().invoke(main, [*learn, "--count", "2"]).exit_code == 0
+    saved = checkpoint.load(out)
+    assert saved.demos["used"] == 2 and saved.demos["chain_sha256"] == DemoStore.open(demos).chain_sha256
+    assert "count: was 2, now 3" in CliRunner().invoke(main, [*learn, "--count", "3", "--resume"]).stderr
+    refused = CliRunner().invoke(main, [*learn[:4], str(tmp_path / "other"), *learn[5:], "--count", "9"])
+    assert refused.exit_code == 2 and "holds 5 demos" in refused.stderr
+
+
+def test_seconds_end_a_run_as_if_its_steps_were_done(tmp_path: Path):
+    """The run stops at the first iteration past the limit, evaluated and saved, and is not called interrupted."""
+    arguments = ["--out", str(tmp_path / "run"), "--steps", "10000000", "--seconds", "0.2", "--eval-episodes", "1"]
+    result = CliRunner().invoke(main, [*EXPERT, *arguments])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert 0.2 <= report["seconds"] < 2.0 and not report["interrupted"]
+    assert report["return"] is not None and checkpoint.load(tmp_path / "run")

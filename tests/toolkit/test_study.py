@@ -1,0 +1,68 @@
+"""What a job's commands are."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from toolkit.study import Job, StudyError, plan
+
+JOB = Job("reach", "segment", "cheetah", "cheetah", 5, ("reward.alpha=0.1",), 2, 1000)
+
+
+def commands(job: Job) -> list[str]:
+    return [stage.command for stage in plan(job, "c.zarr", Path("f")).stages]
+
+
+def test_train_is_one_training_and_its_evaluation() -> None:
+    """Demos, count, seed, steps and settings all reach the command; the ratio is to the demos."""
+    assert commands(JOB) == [
+        "gcl train --demos c.zarr --count 5 --out f/run --seed 2 --json --steps 1000"
+        " --set threads=1 --set reward.alpha=0.1",
+        "gcl eval f/run -n 20 --json",
+    ]
+    made = plan(JOB, "c.zarr", Path("f"))
+    assert (made.measured, made.against) == ("eval", None)
+
+
+def test_seconds_threads_and_options_reach_the_command() -> None:
+    """Nothing a job says is lost on the way, and what it does not say is left to `gcl train`."""
+    job = dataclasses.replace(JOB, count=None, steps=None, seconds=12.5, threads=2, settings=(), options=("--x", "y"))
+    assert (
+        commands(job)[0] == "gcl train --demos c.zarr --x y --out f/run --seed 2 --json --seconds 12.5 --set threads=2"
+    )
+
+
+def test_reoptimise_learns_again_from_the_exported_reward_without_demos() -> None:
+    """The second training sees the frozen reward and no demo, and is measured against the first."""
+    job = dataclasses.replace(JOB, kind="reoptimise", measure_too=("eval", "{run}", "--correlation", "--json"))
+    train, _, export, again, measured, too = commands(job)
+    assert "--demos" in train and "--demos" not in again
+    assert export == "gcl export --checkpoint f/run --out f/cheetah.bundle --force --json"
+    assert "--objective reward --reward f/cheetah.bundle/reward.onnx --robot cheetah --out f/again" in again
+    assert measured == "gcl eval f/again -n 20 --json" and too == "gcl eval f/run --correlation --json"
+    made = plan(job, "c.zarr", Path("f"))
+    assert (made.measured, made.against) == ("eval-again", "eval")
+
+
+def test_transfer_happens_on_the_changed_robot() -> None:
+    """Both the frozen reward and the true one train on the variant; the one is measured against the other."""
+    variant = "robots/variants/long_leg/robot.yaml"
+    job = dataclasses.replace(JOB, kind="transfer", variant=variant)
+    train, _, _, again, _, truth, _ = commands(job)
+    assert variant not in train and f"--robot {variant}" in again
+    assert f"--objective task-reward --robot {variant} --out f/truth" in truth
+    assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
+    assert job.folder_name == "cheetah-to-long_leg-segment-s2"
+
+
+def test_folder_names_are_plain_words() -> None:
+    """Whatever a setting is called, its folder is no trouble in a shell."""
+    assert dataclasses.replace(JOB, name="temper 1 (exact logit)").folder_name == "cheetah-temper-1-exact-logit-s2"
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "dance"}, {"kind": "transfer"}, {"variant": "x"}])
+def test_a_job_without_a_plan_is_refused(wrong: dict) -> None:
+    """An unknown kind, or a transfer to nowhere."""
+    with pytest.raises(StudyError, match="kind"):
+        dataclasses.replace(JOB, **wrong)

@@ -1,0 +1,92 @@
+"""The table: what it says of seeds that went well, badly, or not at all."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from study_samples import JOB, finished, result, study
+
+from toolkit.study_report import Finished, missed, rows, write_report
+
+
+def test_a_row_has_every_seed_and_their_middle() -> None:
+    """Three seeds: IQM with the weights of n = 3, the least of them, and an interval around."""
+    some = finished(0.96, 1.02, 0.99)
+    (row,) = rows(study(some), some)
+    assert row.ratios == (0.96, 1.02, 0.99) and row.iqm == pytest.approx((0.25 * 0.96 + 0.99 + 0.25 * 1.02) / 1.5)
+    assert row.interval is not None and row.interval[0] <= 0.99 <= row.interval[1]
+    assert (row.first_90, row.first_95) == ((20.0,) * 3, (30.0,) * 3)
+    assert row.met is True and not missed(study(some), some)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "met"), [((0.97, 0.97, 0.97), False), ((1.0, 1.0, 0.89), False), ((1.0, 1.0, 0.91), True)]
+)
+def test_target_is_the_middle_and_the_least(ratios: tuple[float, ...], met: bool) -> None:
+    """An IQM under the target misses it, and so does one bad seed among good ones."""
+    some = finished(*ratios)
+    assert rows(study(some), some)[0].met is met
+    assert missed(study(some), some) is not met
+
+
+def test_a_failed_seed_counts_as_nothing() -> None:
+    """Leaving it out would make a method look better for crashing."""
+    some = finished(1.0, None, 1.0)
+    (row,) = rows(study(some), some)
+    assert row.ratios == (1.0, 0.0, 1.0) and row.failed == (False, True, False)
+    assert row.iqm == pytest.approx(1.25 / 1.5) and row.met is False
+
+
+def test_what_has_not_run_is_not_counted_but_seen(tmp_path: Path) -> None:
+    """One of two seeds so far: the row says so, and the smoke version would not pass."""
+    some = [*finished(1.0), (dataclasses.replace(JOB, seed=1), None)]
+    (row,) = rows(study(some), some)
+    assert row.ratios == (1.0,) and row.planned == 2 and row.interval is None
+    assert missed(study(some), some)
+    write_report(tmp_path, [(study(some), some)], "gcl bench learning")
+    assert "| cheetah | segment | 1 of 2 |" in (tmp_path / "learning.md").read_text()
+
+
+def test_all_robots_together_are_stratified() -> None:
+    """Robots that agree within themselves leave no width, however far apart they are."""
+    some = finished(1.0, 1.0) + finished(0.5, 0.5, robot="walker")
+    assert [row.robot for row in rows(study(some), some)] == ["cheetah", "walker", "all"]
+    everything = rows(study(some), some)[-1]
+    assert everything.iqm == 0.75 and everything.interval == (0.75, 0.75)
+
+
+def test_markdown_names_everything_a_figure_depends_on(tmp_path: Path) -> None:
+    """Commit, machine, date and command on top; failed seeds in their row and below it; a poor expert is marked."""
+    some = finished(1.0, None, 0.95, mean=500.0)
+    data = write_report(tmp_path, [(study(some), some)], "gcl bench learning --studies reach")
+    text = (tmp_path / "learning.md").read_text()
+    for said in (
+        "`gcl bench learning --studies reach`",
+        "- commit: abc123",
+        "Abacus, 2 cores, Linux x86_64, 2 job(s) at a time",
+        "date: 2026-01-02",
+        "| 3 | 1.000, failed, 0.950 |",
+        "| 30 | 40 | 20, 20, 20 | 30, 30, 30 | 500 (under 600) | no |",
+        "- failed: cheetah, segment, seed 1: train: exit code 1: RuntimeError: NaN",
+        "Target: t.",
+    ):
+        assert said in text, said
+    assert json.loads((tmp_path / "learning.json").read_text()) == json.loads(json.dumps(data))
+    assert len(data["results"]) == 3 and data["results"][0]["commands"] == ("gcl train", "gcl eval")
+
+
+def test_reoptimised_policies_say_what_they_are_measured_against(tmp_path: Path) -> None:
+    """The denominator is not the demos there, so it is written down, with the correlation where it was measured."""
+    job = dataclasses.replace(JOB, kind="reoptimise")
+    stages = {"eval": {"mean": 640.0}, "too": {"pearson": 0.973}}
+    some: list[Finished] = [(job, dataclasses.replace(result(job, 0.95), mean=608.0, stages=stages))]
+    write_report(tmp_path, [(study(some), some)], "x")
+    expected = "- cheetah, segment, seed 0: 608 against 640 of the policy it was learned with; demos 600; Pearson 0.973"
+    assert expected in (tmp_path / "learning.md").read_text()
+
+
+def test_a_study_without_jobs_says_so(tmp_path: Path) -> None:
+    """Nothing planned is not an empty table."""
+    write_report(tmp_path, [(study([]), [])], "x")
+    assert "No jobs yet." in (tmp_path / "learning.md").read_text()

@@ -1,0 +1,110 @@
+"""From what a user asked for to a run that can start: settings, robot, demos, and what the policy is judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demos.episode import Episode
+from demos.store import DemoStore
+from robots.robot_yaml import load_robot
+from robots.spec import RobotSpec
+from toolkit.checkpoint import load
+from toolkit.config import FROM_DEMOS, ConfigError, TrainConfig, config_from_dict, with_settings
+from toolkit.frozen_reward import load_frozen_reward
+from toolkit.run import Run, new_folder
+from toolkit.trainer import Trainer, TrainingError
+
+
+def prepare(demos: Path | None, robot: str | None, out: Path | None, options: dict[str, Any]) -> Run:
+    """Turns command-line options into a Run.
+
+    Args:
+        demos: Demo store, or None for the objectives that take none.
+        robot: Robot name or path, for those; with demos, a robot they must fit.
+        out: Run folder, or None for a fresh one.
+        options: The remaining options of `gcl train` by name.
+
+    Returns:
+        The run, not started.
+
+    Raises:
+        ToolkitError: Anything the user can mend.
+    """
+    config = config_from_options(options)
+    if (config.objective == "reward") != (options["reward_file"] is not None):
+        raise TrainingError("--objective reward needs --reward, and no other objective takes one")
+    if config.objective in FROM_DEMOS:
+        spec, episodes, identity = _demos(config.objective, demos, robot, options["count"])
+        trainer = Trainer(spec, config, episodes)
+    else:
+        if robot is None or demos is not None or options["count"] is not None:
+            raise TrainingError(f"--objective {config.objective} needs --robot and takes neither --demos nor --count")
+        episodes = []
+        trainer, identity = _judged_by_given_reward(load_robot(robot), config, options["reward_file"])
+    if options["start"] is not None:
+        identity["start"] = trainer.start_from(load(options["start"]))
+    return Run(out or new_folder(trainer.spec.name), trainer, identity, episodes)
+
+
+def _demos(
+    objective: str, demos: Path | None, robot: str | None, count: int | None
+) -> tuple[RobotSpec, list[Episode], dict[str, Any]]:
+    """The robot, its demos, and which they are."""
+    if demos is None:
+        raise TrainingError(f"--objective {objective} needs --demos, the store to learn from")
+    wanted = load_robot(robot) if robot is not None else None
+    store = DemoStore.open(demos, wanted)
+    episodes, identity = store.episodes(), {**store.identity(), "path": str(demos)}
+    if count is not None:
+        if len(episodes) < count:
+            raise TrainingError(f"{demos} holds {len(episodes)} demos to learn from; --count {count} needs that many")
+        episodes, identity["used"] = episodes[:count], count
+    return wanted or store.spec, episodes, identity
+
+
+def _judged_by_given_reward(
+    spec: RobotSpec, config: TrainConfig, reward_file: Path | None
+) -> tuple[Trainer, dict[str, Any]]:
+    if reward_file is not None:
+        frozen, sha256 = load_frozen_reward(reward_file, spec)
+        identity = {"reward": str(reward_file), "reward_sha256": sha256}
+        return Trainer(spec, config, [], frozen_reward=frozen), identity
+    from robots.task import TaskReward
+
+    return Trainer(spec, config, [], TaskReward(spec)), {}
+
+
+def config_from_options(options: dict[str, Any]) -> TrainConfig:
+    """The settings: defaults, then the YAML file, then the named options, then each --set.
+
+    Args:
+        options: The options of `gcl train` by name.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: An unknown setting or an impossible value.
+    """
+    data: Any = {}
+    if options["config_file"] is not None:
+        try:
+            data = yaml.safe_load(options["config_file"].read_text()) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{options['config_file']}: not readable as YAML: {' '.join(str(error).split())}"
+            ) from error
+    config = config_from_dict(data)
+    named = {
+        "objective": options["objective"],
+        "total_steps": options["steps"],
+        "seed": options["seed"],
+        "device": options["device"],
+    }
+    settings = [f"{name}={value}" for name, value in named.items() if value is not None]
+    if options["segment"] is not None:
+        settings.append(f"reward.segment={0 if options['segment'] == 'episode' else options['segment']}")
+    return with_settings(config, [*settings, *options["settings"]])

@@ -1,0 +1,164 @@
+"""Studies: named lists of jobs, each of them a few `gcl` commands that end in one figure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from robots.spec import ToolkitError
+
+KINDS = ("train", "reoptimise", "transfer")
+EVALUATION_EPISODES = 20
+
+
+class StudyError(ToolkitError):
+    """A study or a job that does not exist or cannot be run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one setting on one robot. What its commands are is `plan`."""
+
+    study: str
+    """The study it belongs to."""
+    name: str
+    """The setting, such as "gail"; jobs that differ in the seed alone share it, and a row of the table."""
+    robot: str
+    """Robot name or path."""
+    demos: str
+    """Demo store: a path ending in .zarr, or the name of one that ships."""
+    count: int | None
+    """Learn from the first so many demos; None for all."""
+    settings: tuple[str, ...]
+    """Arguments of --set."""
+    seed: int
+    """Of training."""
+    steps: int | None = None
+    """Control steps of training; None for the default."""
+    seconds: float | None = None
+    """Training is stopped after so many seconds [s]; None for never."""
+    kind: str = "train"
+    """One of KINDS: train and evaluate; then again from scratch on the frozen reward; that on a changed robot."""
+    options: tuple[str, ...] = ()
+    """Further arguments of `gcl train`."""
+    threads: int = 1
+    """Threads of training; a job with more than one runs with no other beside it."""
+    yardstick: str | None = None
+    """Store whose demos' mean return is 1; None for `demos`, as it should be unless those are bad on purpose."""
+    variant: str | None = None
+    """The changed robot of kind "transfer", name or path."""
+    at_least: float | None = None
+    """What the interquartile mean of its row should reach; None where nothing is demanded."""
+    measure_too: tuple[str, ...] = ()
+    """Arguments of one more `gcl` command whose JSON is kept; {run} and {bundle} stand for the job's own."""
+
+    def __post_init__(self) -> None:
+        """Refuses what no plan can be made for."""
+        if self.kind not in KINDS:
+            raise StudyError(f"{self.folder_name}: kind {self.kind!r}; legal are {', '.join(KINDS)}")
+        if (self.kind == "transfer") != (self.variant is not None):
+            raise StudyError(f"{self.folder_name}: kind {self.kind!r}, variant {self.variant!r}; the two go together")
+
+    @property
+    def folder_name(self) -> str:
+        """Names its folder, unique within the study."""
+        return re.sub(r"[^A-Za-z0-9._=]+", "-", f"{self.shown_robot} {self.name} s{self.seed}")
+
+    @property
+    def shown_robot(self) -> str:
+        """The robot in words, without the folders of its path; of kind "transfer" both."""
+        robots = [Path(robot) for robot in (self.robot, self.variant) if robot is not None]
+        return " to ".join(path.parent.name if path.name == "robot.yaml" else path.stem for path in robots)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and the jobs that answer it."""
+
+    name: str
+    """One word, for --studies."""
+    meaning: str
+    """The question in one line."""
+    target: str
+    """What would be a good answer, in words."""
+    jobs: tuple[Job, ...]
+    """In the order they are begun."""
+    no_seed_under: float | None = None
+    """No single seed should be under this; None where nothing is demanded."""
+    gate: bool = False
+    """Whether a miss is a failure (exit code 1)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One `gcl` command of a job."""
+
+    name: str
+    """Names its files in the job's folder."""
+    arguments: tuple[str, ...]
+    """After `gcl`."""
+    run: Path | None = None
+    """The run folder it trains in, which it can go on with; None for other commands."""
+
+    @property
+    def command(self) -> str:
+        """As a person would type it."""
+        return " ".join(("gcl", *self.arguments))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job does, and which of its figures is the result."""
+
+    stages: tuple[Stage, ...]
+    """One after another."""
+    measured: str = "eval"
+    """The stage whose mean return is the numerator."""
+    against: str | None = None
+    """The stage whose mean return is the denominator; None for the demos' mean return."""
+
+
+def plan(job: Job, demos: str, folder: Path) -> Plan:
+    """The commands of a job.
+
+    Args:
+        job: The job.
+        demos: Path of its demo store.
+        folder: Its folder, where everything goes.
+
+    Returns:
+        The plan.
+    """
+    run, bundle = folder / "run", folder / f"{Path(job.robot).name}.bundle"
+    learned = ["--demos", demos] + (["--count", str(job.count)] if job.count is not None else [])
+    stages = [_train("train", job, run, *learned, *job.options), _evaluate("eval", run)]
+    if job.kind in ("reoptimise", "transfer"):
+        export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
+        frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", job.variant or job.robot]
+        again = folder / "again"
+        stages += [Stage("export", export), _train("again", job, again, *frozen), _evaluate("eval-again", again)]
+    if job.variant is not None:
+        truth = folder / "truth"
+        known = ["--objective", "task-reward", "--robot", job.variant]
+        stages += [_train("truth", job, truth, *known), _evaluate("eval-truth", truth)]
+    if job.measure_too:
+        filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)
+        stages.append(Stage("too", tuple(filled)))
+    against = {"train": None, "reoptimise": "eval", "transfer": "eval-truth"}[job.kind]
+    return Plan(tuple(stages), "eval" if job.kind == "train" else "eval-again", against)
+
+
+def _train(name: str, job: Job, out: Path, *what: str) -> Stage:
+    arguments = ["train", *what, "--out", str(out), "--seed", str(job.seed), "--json"]
+    if job.steps is not None:
+        arguments += ["--steps", str(job.steps)]
+    if job.seconds is not None:
+        arguments += ["--seconds", f"{job.seconds:g}"]
+    for setting in (f"threads={job.threads}", *job.settings):
+        arguments += ["--set", setting]
+    return Stage(name, tuple(arguments), out)
+
+
+def _evaluate(name: str, run: Path) -> Stage:
+    return Stage(name, ("eval", str(run), "-n", str(EVALUATION_EPISODES), "--json"))
