@@ -57,7 +57,7 @@ def test_ctrl_c_saves_a_whole_iteration(tmp_path: Path):
 def test_count_takes_the_first_demos_and_says_so(tmp_path: Path):
     """--count 2 learns from two of the five, the checkpoint records it, and neither 9 nor a resume with 3 is taken."""
     demos, out = shipped_demos("cartpole"), tmp_path / "run"
-    small = ["--set", "policy.warm_start=0", "--set", "reward.batch_segments=8", "--eval-every", "0", "--steps", "128"]
+    small = ["--set", "policy.warm_start=0", "--set", "reward.batch_steps=256", "--eval-every", "0", "--steps", "128"]
     learn = ["train", "--demos", str(demos), "--out", str(out), *TINY, *small]
     assert CliRunner().invoke(main, [*learn, "--count", "2"]).exit_code == 0
     saved = checkpoint.load(out)
