@@ -66,6 +66,7 @@ def command(
     finished = [(study, [(job.job, job.result()) for job in prepared[study.name]]) for study in studies]
     _report(out, finished, as_json)
     if interrupted:
+        click.echo("stopped and saved; the same command goes on from here", err=True)
         raise SystemExit(130)
     failed = any(result is not None and result.failed is not None for _, jobs in finished for _, result in jobs)
     if failed or any(study.gate and missed(study, jobs) for study, jobs in finished):
