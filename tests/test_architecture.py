@@ -28,7 +28,7 @@ OFF_ROBOT = {
 } | {"export/to_onnx.py"}
 # Who may know the true reward: what measures or films a policy, and the verbs, which hand it to the making of experts
 SEES_TRUE_REWARD = ("robots/task.py", "toolkit/evaluate.py", "toolkit/video.py", "toolkit/commands/")
-LEARNER = tuple(
+LEARNER = (*(f"demos/{name}.py" for name in ("agreement", "idle", "quality", "segments")),) + tuple(
     f"toolkit/{name}.py"
     for name in (
         "held_out",
