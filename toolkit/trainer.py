@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demos.episode import Episode
+from demos.agreement import demo_weights
+from demos.episode import Episode, require_actions
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
 from toolkit.config import TrainConfig
-from toolkit.held_out import hold_out
+from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.losses import generator_reward
 from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork
 from toolkit.ppo import PolicyLearner
@@ -90,8 +91,11 @@ class Trainer:
         self.demos = self.held_out_demos = None
         if episodes:
             train, held_out = hold_out(episodes, config.holdout, config.reward.segment, config.seed)
-            self.demos = SegmentSampler(train, config.reward.segment)
-            self.held_out_demos = SegmentSampler(held_out, config.reward.segment) if held_out else None
+            self.demo_weights = demo_weights(episodes) if config.weighting == "agreement" else np.ones(len(episodes))
+            split = (config.holdout, config.reward.segment, config.seed)
+            weights, held_weights = hold_out_weights([e.length for e in episodes], self.demo_weights.tolist(), *split)
+            self.demos = SegmentSampler(train, config.reward.segment, weights)
+            self.held_out_demos = SegmentSampler(held_out, config.reward.segment, held_weights) if held_out else None
             observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
             self.reward.normalizer.update(observations)
             self.policy.normalizer.update(observations)
@@ -207,6 +211,7 @@ def _check(spec: RobotSpec, config: TrainConfig, episodes: Sequence[Episode], ta
         raise TrainingError(f"objective {config.objective!r} must never see the true reward")
     if not episodes:
         raise TrainingError(f"objective {config.objective!r} learns from demos; none were given")
+    require_actions(episodes, f"objective {config.objective!r}")
     for i, episode in enumerate(episodes):
         dims = (episode.observations.shape[1], episode.actions.shape[1])
         if dims != (spec.obs_dim, spec.act_dim):
