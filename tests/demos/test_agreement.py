@@ -57,6 +57,13 @@ def test_each_bad_in_its_own_way() -> None:
     assert (weights[:3] == 1.0).all() and (weights[3:] < 0.2).all()
 
 
+def test_hardly_different_is_not_different() -> None:
+    """Where most demos are all but the same, one that differs by as little as experts do is no worse."""
+    distance = 1e-6 * (1.0 - np.eye(5))
+    distance[4, :4] = distance[:4, 4] = 0.002
+    assert (weights_from_distances(distance) == 1.0).all()
+
+
 def test_no_majority_no_verdict() -> None:
     """Of two styles as many times each, neither is taken for the bad one; of two demos, neither."""
     halves = [swing(i) for i in range(3)] + [swing(i, gain=1.0) for i in range(3, 6)]
@@ -151,10 +158,10 @@ def test_wild_numbers_do_no_harm(values: list[float], steps: int) -> None:
 
 
 def test_a_broken_sensor_hides_nothing() -> None:
-    """One absurd reading in one demo does not make all others look alike."""
-    demos = [*good(3), swing(10, size=0.4)]
+    """One absurd reading of each sensor in one demo does not make all that it did look like the rest."""
+    demos = [dataclasses.replace(e, actions=0.0 * e.actions) for e in (*good(3), swing(10, size=0.4))]
     broken = demos[3].observations.copy()
-    broken[7, 0] = 1e30
+    broken[7] = 1e30
     weights = demo_weights([*demos[:3], dataclasses.replace(demos[3], observations=broken)])
     assert (weights[:3] == 1.0).all() and weights[3] < 0.2
 
