@@ -1,8 +1,9 @@
-"""Demonstrations in other formats: one `.npz` file, exact both ways, and a Zarr format 2 store for older readers."""
+"""Demonstrations elsewhere: another store, one `.npz` file, exact both ways, and Zarr format 2 for older readers."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import uuid
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,39 @@ def import_npz(path: Path, out: Path) -> DemoStore:
         shutil.rmtree(out, ignore_errors=True)
         raise
     return store
+
+
+def copy_episodes(store: StoreReader, out: Path, indices: Iterable[int], actions: bool = True) -> DemoStore:
+    """Copies episodes into another store of the same robot, with whether they are excluded.
+
+    Args:
+        store: Where from.
+        out: Where to; "<name>.zarr", made if it is not there, else added to.
+        indices: Which.
+        actions: False keeps observations only, as of an expert whose actions nobody measured.
+
+    Returns:
+        The store copied to, opened for writing.
+
+    Raises:
+        StoreError: No such episode, a store of another robot, or one that cannot be written.
+    """
+    chosen = store.check_indices(indices)
+    excluded = store.column("excluded")
+    episodes = store.select(chosen)
+    if out.exists():
+        target = DemoStore.open(out, store.spec, mode="a")
+    else:
+        target = DemoStore.create(out, store.spec, source=store.attributes["source"])
+    try:
+        for i, episode in zip(chosen, episodes, strict=True):
+            unknown = np.full_like(episode.actions, np.nan)
+            kept = episode if actions else dataclasses.replace(episode, actions=unknown)
+            target.append(kept, excluded=bool(excluded[i] == 1))
+    except BaseException:
+        target.close()
+        raise
+    return target
 
 
 def export_zarr2(store: StoreReader, path: Path) -> None:

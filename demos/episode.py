@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +27,7 @@ class Episode:
     """
 
     observations: np.ndarray  # (T+1, obs_dim) float32; the last one is s' of the last step
-    actions: np.ndarray  # (T, act_dim) float32, dimensionless: what was really sent
+    actions: np.ndarray  # (T, act_dim) float32, dimensionless: what was really sent; all NaN = nobody knows
     timestamps: np.ndarray  # (T+1,) float64 [s] since the episode began, when each observation was measured
     ended_by: str  # "truncation" (time limit) | "termination" (of the task) | "interrupted" (by a person or a fault)
     rewards: np.ndarray | None = None  # (T,) float32 true task reward, NaN = unknown; for reports, never for learning
@@ -44,7 +46,7 @@ class Episode:
             ("actions", "float32", 2),
             ("timestamps", "float64", 1),
         ):
-            _check_array(name, getattr(self, name), dtype, ndim)
+            _check_array(name, getattr(self, name), dtype, ndim, unknown=name == "actions")
         steps = len(self.actions)
         if steps == 0 or self.actions.shape[1] == 0 or self.observations.shape[1] == 0:
             raise EpisodeError("an episode needs at least one step, one observation element and one action element")
@@ -77,6 +79,11 @@ class Episode:
         return len(self.actions)
 
     @property
+    def actions_known(self) -> bool:
+        """False for a demo of observations only, such as motion capture: then all its actions are NaN."""
+        return not np.isnan(self.actions[0, 0])
+
+    @property
     def return_(self) -> float:
         """Sum of the true rewards; NaN if any is unknown."""
         return float("nan") if self.rewards is None else float(self.rewards.sum(dtype=np.float64))
@@ -89,9 +96,9 @@ class Episode:
         """
         rewards = np.full(self.length, np.nan, np.float32) if self.rewards is None else self.rewards
         entries = {
-            "action": _fingerprint(self.actions),
-            "observation": _fingerprint(self.observations),
             # A NaN has many bit patterns and one meaning
+            "action": _fingerprint(np.where(np.isnan(self.actions), np.float32(np.nan), self.actions)),
+            "observation": _fingerprint(self.observations),
             "reward": _fingerprint(np.where(np.isnan(rewards), np.float32(np.nan), rewards)),
             "timestamp": _fingerprint(self.timestamps),
             "ended_by": self.ended_by.encode(),
@@ -105,6 +112,17 @@ class Episode:
             digest.update(f"{name}|{len(entries[name])}|".encode())
             digest.update(entries[name])
         return digest.digest()
+
+    def cut(self, start: int, stop: int) -> Episode:
+        """Steps [start, stop) as an episode of their own, without true rewards; a time limit ended all but the last."""
+        return dataclasses.replace(
+            self,
+            observations=self.observations[start : stop + 1],
+            actions=self.actions[start:stop],
+            timestamps=self.timestamps[start : stop + 1] - self.timestamps[start],
+            rewards=None,
+            ended_by=self.ended_by if stop == self.length else "truncation",
+        )
 
     def check_robot(self, spec: RobotSpec) -> None:
         """Refuses an episode that cannot be this robot's.
@@ -123,11 +141,28 @@ class Episode:
                 raise EpisodeError(f"{what}s of {came} elements; {spec.name} has {expected}: {', '.join(names)}")
 
 
-def _check_array(name: str, array: object, dtype: str, ndim: int) -> None:
+def require_actions(episodes: Sequence[Episode], purpose: str) -> None:
+    """Refuses demos of observations only, for what has to know how the expert acted.
+
+    Args:
+        episodes: Demos.
+        purpose: Who asks, such as 'objective "gan-gcl"', for the message.
+
+    Raises:
+        EpisodeError: The actions of a demo are unknown.
+    """
+    unknown = [i for i, episode in enumerate(episodes) if not episode.actions_known]
+    if unknown:
+        numbers = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise EpisodeError(f"{purpose} needs the expert's actions, which demo {numbers} lacks (of {len(episodes)})")
+
+
+def _check_array(name: str, array: object, dtype: str, ndim: int, unknown: bool) -> None:
+    """`unknown`: NaN throughout is legal and means that nobody knows; here and there it is a fault."""
     if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype) or array.ndim != ndim:
         came = f"{array.ndim}-dimensional {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
         raise EpisodeError(f"{name}: expected a {ndim}-dimensional {dtype} array, got {came}")
-    if not np.isfinite(array).all():
+    if not np.isfinite(array).all() and not (unknown and np.isnan(array).all()):
         where = np.argwhere(~np.isfinite(array))[0]
         element = f", element {where[1]}" if ndim == 2 else ""
         raise EpisodeError(f"{name}: {array[tuple(where)]} at step {where[0]}{element}; every value must be finite")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demos.episode import Episode
+from demos.episode import Episode, EpisodeError
 from demos.stage import TaskEnvironment, stage_for
 from robots.backend import Backend
 from robots.spec import RobotSpec
@@ -44,7 +44,10 @@ def replay(backend: Backend | TaskEnvironment, episode: Episode, spec: RobotSpec
 
     Raises:
         BackendError: The simulation failed.
+        EpisodeError: The demo has no actions to take.
     """
+    if not episode.actions_known:
+        raise EpisodeError("the demo has observations only: there are no actions to take again")
     stage = stage_for(backend, spec)
     moment = stage.reset()
     observations, rewards = [moment.observation], []

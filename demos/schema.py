@@ -58,7 +58,7 @@ def layouts(spec: RobotSpec) -> tuple[ArrayLayout, ...]:
         Their layouts, in the order in which they are written.
     """
     names = list(spec.observation_names)
-    actions = {"unit": "1", "names": list(spec.action_names)}
+    actions = {"unit": "1", "names": list(spec.action_names), "meaning": "NaN throughout an episode = unknown"}
     return (
         ArrayLayout("data/observation", "float32", spec.obs_dim, {"names": names}),
         ArrayLayout("data/action", "float32", spec.act_dim, actions),

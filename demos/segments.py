@@ -19,20 +19,26 @@ class SegmentBatch:
 
 
 class SegmentSampler:
-    """Draws segments uniformly over every place where one fits, with all index work done once."""
+    """Draws segments uniformly over every place where one fits, or by weight, with all index work done once."""
 
-    def __init__(self, episodes: Sequence[Episode], length: int) -> None:
+    def __init__(self, episodes: Sequence[Episode], length: int, weights: Sequence[float] | None = None) -> None:
         """Lays the episodes end to end and lists where segments may begin.
 
         Args:
             episodes: Where to draw from; those shorter than a segment are passed over.
             length: L, steps in a segment, at least 1.
+            weights: One an episode, positive: how likely its places are to be drawn, against those of others. None, or
+                all the same, draws every place alike.
 
         Raises:
-            EpisodeError: `length` below 1, no episode that long, or episodes of different sizes.
+            EpisodeError: `length` below 1, no episode that long, episodes of different sizes, or impossible weights.
         """
         if length < 1:
             raise EpisodeError(f"a segment of {length} steps; at least 1 is needed")
+        weights = [1.0] * len(episodes) if weights is None else [float(weight) for weight in weights]
+        if len(weights) != len(episodes) or not all(0.0 < weight < np.inf for weight in weights):
+            raise EpisodeError(f"weights {weights} for {len(episodes)} episodes; expected a positive number for each")
+        kept = [weight for weight, episode in zip(weights, episodes, strict=True) if episode.length >= length]
         fitting = [episode for episode in episodes if episode.length >= length]
         if not fitting:
             longest = max((episode.length for episode in episodes), default=0)
@@ -53,6 +59,12 @@ class SegmentSampler:
         self.starts = np.concatenate(
             [row + np.arange(episode.length - length + 1) for row, episode in zip(first_rows, fitting, strict=True)]
         )  # (number of places,) row where a segment may begin
+        # (number of places,) share of the places up to each; None draws by a single integer
+        self._shares: np.ndarray | None = None
+        if len(set(kept)) > 1:
+            places = [episode.length - length + 1 for episode in fitting]
+            self._shares = np.cumsum(np.repeat(np.array(kept) / max(kept), places))
+            self._shares /= self._shares[-1]
         self._offsets = np.arange(length + 1)[:, None]
 
     def draw_rows(self, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -65,7 +77,11 @@ class SegmentSampler:
         Returns:
             [L+1, B] int64 row numbers into `observations`; all but the last are rows of `actions` too.
         """
-        return self._offsets + self.starts[rng.integers(len(self.starts), size=batch)]
+        if self._shares is None:
+            places = rng.integers(len(self.starts), size=batch)
+        else:
+            places = np.searchsorted(self._shares, rng.random(batch), side="right")
+        return self._offsets + self.starts[places]
 
     def sample(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
         """Draws segments, with replacement.

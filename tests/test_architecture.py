@@ -46,7 +46,7 @@ SEES_TRUE_REWARD = (
     "toolkit/video.py",
     "toolkit/commands/",
 )
-LEARNER = tuple(
+LEARNER = tuple(f"demos/{name}.py" for name in ("agreement", "idle", "quality", "segments")) + tuple(
     f"toolkit/{name}.py"
     for name in (
         "evidence",

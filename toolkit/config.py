@@ -19,6 +19,7 @@ FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
 OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward")
 REWARD_INPUTS = ("state-action", "state")
 LOG_Z = ("solved", "adam")
+WEIGHTINGS = ("agreement", "equal")
 EXPERT_LOG_Q = ("fresh", "stale")
 DEVICES = ("cpu", "cuda")
 
@@ -132,6 +133,8 @@ class TrainConfig:
     """torch device of the networks; simulation is on the CPU."""
     threads: int = 2
     """torch threads and simulation threads."""
+    weighting: str = "agreement"
+    """How much each demo counts: "agreement" (less for those unlike the majority, `demos/agreement.py`) or "equal"."""
     holdout: float = 0.1
     """Share of each demo kept from the learner and used to measure overfitting."""
     checkpoint_every: int = 50
@@ -143,6 +146,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuses values no run can use."""
         _require(self.objective in OBJECTIVES, f"objective {self.objective!r}; legal are {', '.join(OBJECTIVES)}")
+        _require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
         for name in ("total_steps", "threads", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}; must be at least 1")
         _require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")

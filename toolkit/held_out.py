@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from demos.episode import Episode
+
+_Piece = tuple[int, int, int]
 
 
 def hold_out(episodes: Sequence[Episode], share: float, segment: int, seed: int) -> tuple[list[Episode], list[Episode]]:
@@ -25,34 +26,49 @@ def hold_out(episodes: Sequence[Episode], share: float, segment: int, seed: int)
     Returns:
         Episodes to learn from and episodes held out (possibly none).
     """
+    train, held_out = _pieces([episode.length for episode in episodes], share, segment, seed)
+    return [_taken(episodes, piece) for piece in train], [_taken(episodes, piece) for piece in held_out]
+
+
+def hold_out_weights(
+    lengths: Sequence[int], weights: Sequence[float], share: float, segment: int, seed: int
+) -> tuple[list[float], list[float]]:
+    """The weights of the parts that `hold_out` makes of demos: each part has that of the demo it comes from.
+
+    Args:
+        lengths: Steps of each demo.
+        weights: Of each demo.
+        share: As given to `hold_out`.
+        segment: As given to `hold_out`.
+        seed: As given to `hold_out`.
+
+    Returns:
+        A weight for each episode to learn from and for each held out, in the order of `hold_out`.
+    """
+    train, held_out = _pieces(lengths, share, segment, seed)
+    return [float(weights[piece[0]]) for piece in train], [float(weights[piece[0]]) for piece in held_out]
+
+
+def _pieces(lengths: Sequence[int], share: float, segment: int, seed: int) -> tuple[list[_Piece], list[_Piece]]:
+    """What to learn from and what to hold out, as (demo, first step, step after the last)."""
     rng = np.random.default_rng([seed, 0x401D])
+    whole = [(i, 0, length) for i, length in enumerate(lengths)]
     if share == 0.0:
-        return list(episodes), []
-    if all(episode.length >= 4 * segment for episode in episodes):
-        train: list[Episode] = []
-        held_out: list[Episode] = []
-        for episode in episodes:
-            length = max(segment, round(share * episode.length))
-            start = int(rng.integers(0, episode.length - length + 1))
-            held_out.append(_stretch(episode, start, start + length))
-            pieces = ((0, start), (start + length, episode.length))
-            train += [_stretch(episode, a, b) for a, b in pieces if b - a >= segment]
+        return whole, []
+    if all(length >= 4 * segment for length in lengths):
+        train: list[_Piece] = []
+        held_out: list[_Piece] = []
+        for i, steps in enumerate(lengths):
+            length = max(segment, round(share * steps))
+            start = int(rng.integers(0, steps - length + 1))
+            held_out.append((i, start, start + length))
+            train += [(i, a, b) for a, b in ((0, start), (start + length, steps)) if b - a >= segment]
         return train, held_out
-    count = min(max(1, round(share * len(episodes))), len(episodes) - 1)
-    chosen = set(rng.permutation(len(episodes))[:count].tolist())
-    return (
-        [episode for i, episode in enumerate(episodes) if i not in chosen],
-        [episode for i, episode in enumerate(episodes) if i in chosen],
-    )
+    count = min(max(1, round(share * len(lengths))), len(lengths) - 1)
+    chosen = set(rng.permutation(len(lengths))[:count].tolist())
+    return [piece for piece in whole if piece[0] not in chosen], [piece for piece in whole if piece[0] in chosen]
 
 
-def _stretch(episode: Episode, start: int, stop: int) -> Episode:
-    """Steps [start, stop) of an episode."""
-    return dataclasses.replace(
-        episode,
-        observations=episode.observations[start : stop + 1],
-        actions=episode.actions[start:stop],
-        timestamps=episode.timestamps[start : stop + 1] - episode.timestamps[start],
-        rewards=None,
-        ended_by=episode.ended_by if stop == episode.length else "truncation",
-    )
+def _taken(episodes: Sequence[Episode], piece: _Piece) -> Episode:
+    i, start, stop = piece
+    return episodes[i] if (start, stop) == (0, episodes[i].length) else episodes[i].cut(start, stop)

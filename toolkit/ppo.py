@@ -36,16 +36,18 @@ class PolicyLearner:
         self.config = config
         self.parameters = [*policy.parameters(), *value.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        self.demos: tuple[Tensor, Tensor] | None = None  # observation (n, obs_dim), action (n, act_dim)
+        # observation (n, obs_dim), action (n, act_dim), weight (n,)
+        self.demos: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def hold_near(self, observation: Tensor, action: Tensor) -> None:
+    def hold_near(self, observation: Tensor, action: Tensor, weight: Tensor) -> None:
         """Gives the demos that the policy is held near.
 
         Args:
             observation: (n, obs_dim).
             action: (n, act_dim).
+            weight: (n,) how much each step counts, at least 0.
         """
-        self.demos = observation, action
+        self.demos = observation, action, weight
 
     @property
     def learning_rate(self) -> float:
@@ -167,8 +169,8 @@ class PolicyLearner:
     def _demo_log_prob(self, generator: torch.Generator) -> Tensor:
         """() E_demo[log q]; sigma is left alone: demos without noise would shrink it to nothing."""
         assert self.demos is not None
-        observation, action = self.demos
-        index = torch.randint(len(action), (_DEMO_BATCH,), generator=generator, device=generator.device)
+        observation, action, weight = self.demos
+        index = torch.multinomial(weight, _DEMO_BATCH, replacement=True, generator=generator)
         mean = self.policy(observation[index])
         return clipped_gaussian_log_prob(action[index], mean, self.policy.log_std.detach()).mean()
 

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demos.episode import Episode
+from demos.agreement import demo_weights
+from demos.episode import Episode, require_actions
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
 from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
-from toolkit.held_out import hold_out
+from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork
 from toolkit.ppo import PolicyLearner
 from toolkit.reward_learner import RewardLearner
@@ -102,15 +103,20 @@ class Trainer:
         """Takes in the demos: what is held out, normalisers, the policy's start, the judge."""
         config, segment = self.config, self.config.reward.segment
         train, held_out = hold_out(episodes, config.holdout, segment, config.seed)
-        self.demos = SegmentSampler(train, segment)
-        self.held_out_demos = SegmentSampler(held_out, segment) if held_out else None
+        self.demo_weights = demo_weights(episodes) if config.weighting == "agreement" else np.ones(len(episodes))
+        split = (config.holdout, segment, config.seed)
+        weights, held_weights = hold_out_weights([e.length for e in episodes], self.demo_weights.tolist(), *split)
+        self.demos = SegmentSampler(train, segment, weights)
+        self.held_out_demos = SegmentSampler(held_out, segment, held_weights) if held_out else None
         observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
         self.reward.normalizer.update(observations)
         self.policy.normalizer.update(observations)
-        clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
-        actions = torch.from_numpy(np.concatenate([e.actions for e in train])).to(self.device).clamp(-1.0, 1.0)
-        before_actions = torch.from_numpy(np.concatenate([e.observations[:-1] for e in train])).to(self.device)
-        self.policy_learner.hold_near(before_actions, actions)
+        if all(episode.actions_known for episode in train):
+            clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
+            before = torch.from_numpy(np.concatenate([e.observations[:-1] for e in train])).to(self.device)
+            actions = torch.from_numpy(np.concatenate([e.actions for e in train])).to(self.device)
+            weight = np.repeat(weights, [e.length for e in train])
+            self.policy_learner.hold_near(before, actions.clamp(-1.0, 1.0), torch.from_numpy(weight).to(self.device))
         if config.objective in ADVERSARIAL:
             self.judge = RewardLearner(self.reward, config, self.demos, self.held_out_demos, self.rng)
 
@@ -252,6 +258,8 @@ def _check(
         raise TrainingError(f"objective {objective!r} takes no frozen reward; that is for objective 'reward'")
     if not episodes:
         raise TrainingError(f"objective {objective!r} learns from demos; none were given")
+    if objective != "gail" or config.reward.inputs != "state":  # which looks at no expert action and needs no log q
+        require_actions(episodes, f"objective {objective!r}")
     for i, episode in enumerate(episodes):
         dims = (episode.observations.shape[1], episode.actions.shape[1])
         if dims != (spec.obs_dim, spec.act_dim):

@@ -37,7 +37,7 @@ def clone_behaviour(
     for _ in range(steps):
         batch = demos.sample(max(1, _BATCH // demos.length), rng)
         observation = torch.from_numpy(batch.observations[:-1]).to(generator.device)
-        action = torch.from_numpy(batch.actions).to(generator.device)
+        action = torch.from_numpy(batch.actions).to(generator.device).clamp(-1.0, 1.0)
         features = policy.normalizer(observation)
         features = features + _NOISE * torch.randn(features.shape, generator=generator, device=features.device)
         loss = (policy.mean_net(features) - action).square().mean()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demos.convert import export_npz, export_zarr2, import_npz
+from demos.convert import copy_episodes, export_npz, export_zarr2, import_npz
 from demos.episode import Episode
 from demos.store import DemoStore, StoreError
 
@@ -87,3 +87,25 @@ def test_nowhere_to_write(filled: DemoStore, tmp_path: Path) -> None:
     for export in (export_npz, export_zarr2):
         with pytest.raises(StoreError, match="not written: Not a directory"):
             export(filled, tmp_path / "file" / "a")
+
+
+def test_copy_takes_episodes_as_they_are(filled: DemoStore, tmp_path: Path) -> None:
+    """Copied episodes keep their digest and whether they are excluded; a second copy is added to the first."""
+    with copy_episodes(filled, tmp_path / "mix.zarr", [2, 1]) as mix:
+        assert [e.sha256 for e in mix.episodes(True)] == [e.sha256 for e in filled.select([2, 1])]
+        assert mix.identity()["excluded"] == [1] and mix.verify() == []
+    with copy_episodes(filled, tmp_path / "mix.zarr", [0]) as mix:
+        assert mix.n_episodes == 3 and mix.table()[2].success is True
+    with pytest.raises(StoreError, match="no episode 9"):
+        copy_episodes(filled, tmp_path / "other.zarr", [9])
+    assert not (tmp_path / "other.zarr").exists()
+
+
+def test_copy_without_actions(filled: DemoStore, tmp_path: Path) -> None:
+    """A store of observations only is sound, survives .npz, and says of each episode that its actions are unknown."""
+    with copy_episodes(filled, tmp_path / "seen.zarr", [0, 2], actions=False) as seen:
+        assert seen.verify() == [] and not any(e.actions_known for e in seen.episodes())
+        assert np.array_equal(seen.episodes()[1].observations, filled.select([2])[0].observations)
+        export_npz(seen, tmp_path / "seen.npz")
+        with import_npz(tmp_path / "seen.npz", tmp_path / "again.zarr") as again:
+            assert again.chain_sha256 == seen.chain_sha256

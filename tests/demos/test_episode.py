@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demos.episode import Episode, EpisodeError
+from demos.episode import Episode, EpisodeError, require_actions
 from robots import RobotSpec, load_robot
 
 
@@ -96,3 +96,24 @@ def test_check_robot(make_episode: Callable[..., Episode], spec: RobotSpec) -> N
     make_episode().check_robot(spec)
     with pytest.raises(EpisodeError, match="observations of 17 elements; walker has 24"):
         make_episode().check_robot(load_robot("walker"))
+
+
+def test_actions_may_be_unknown(make_episode: Callable[..., Episode]) -> None:
+    """All NaN means that nobody knows; one NaN among numbers is a fault."""
+    unknown = make_episode(5, actions=np.full((5, 6), np.nan, np.float32))
+    assert not unknown.actions_known and make_episode(5).actions_known
+    negative_nan = np.full((5, 6), -np.float32(np.nan))
+    assert make_episode(5, actions=negative_nan).sha256 == unknown.sha256 != make_episode(5).sha256
+    require_actions([make_episode(5)], "it")
+    with pytest.raises(EpisodeError, match="it needs the expert's actions, which demo 1 lacks \\(of 2\\)"):
+        require_actions([make_episode(5), unknown], "it")
+
+
+def test_a_cut_is_an_episode(make_episode: Callable[..., Episode]) -> None:
+    """Steps 2 to 4 of 7: s' of the last step comes along, the clock starts at 0, a time limit ended it."""
+    episode = make_episode(7, ended_by="termination")
+    part = episode.cut(2, 5)
+    assert part.length == 3 and part.rewards is None and part.ended_by == "truncation"
+    assert np.array_equal(part.observations, episode.observations[2:6]) and part.timestamps[0] == 0.0
+    assert np.array_equal(part.actions, episode.actions[2:5])
+    assert episode.cut(2, 7).ended_by == "termination"

@@ -71,3 +71,41 @@ def test_batch_is_the_callers_own() -> None:
     sampler = SegmentSampler(numbered([4]), 4)
     sampler.sample(1, np.random.default_rng(0)).observations[:] = -1
     assert (sampler.sample(1, np.random.default_rng(0)).observations >= 0).all()
+
+
+def test_draws_in_proportion_to_weight(rng_draws: int = 60_000) -> None:
+    """Each place is as likely as its episode weighs: 3 places of weight 1, 1 of weight 3, none in what is too short."""
+    sampler = SegmentSampler(numbered([5, 2, 3]), 3, [1.0, 50.0, 3.0])
+    batch = sampler.sample(rng_draws, np.random.default_rng(0))
+    starts, counts = np.unique(batch.observations[0], axis=0, return_counts=True)
+    assert starts.tolist() == [[0, 0], [0, 1], [0, 2], [2, 0]]
+    assert np.allclose(counts / rng_draws, np.array([1, 1, 1, 3]) / 6, atol=0.01)
+
+
+@given(
+    lengths=st.lists(st.integers(3, 12), min_size=1, max_size=6),
+    data=st.data(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_weighted_segments_are_segments(lengths: list[int], data: st.DataObject, seed: int) -> None:
+    """Whatever the weights, no segment crosses an end or holds padding."""
+    weights = data.draw(st.lists(st.floats(1e-300, 1e300), min_size=len(lengths), max_size=len(lengths)))
+    batch = SegmentSampler(numbered(lengths), 3, weights).sample(8, np.random.default_rng(seed))
+    assert (batch.observations[:, :, 0] == batch.observations[0, :, 0]).all()
+    assert (np.diff(batch.observations[:, :, 1], axis=0) == 1).all() and (
+        batch.actions == batch.observations[:-1]
+    ).all()
+
+
+def test_equal_weights_are_no_weights() -> None:
+    """Weights that are all the same draw the very segments that none draw."""
+    plain, equal = SegmentSampler(numbered([9, 7]), 4), SegmentSampler(numbered([9, 7]), 4, [0.3, 0.3])
+    first, second = (sampler.sample(64, np.random.default_rng(3)) for sampler in (plain, equal))
+    assert np.array_equal(first.observations, second.observations)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, np.nan], [1.0, np.inf]])
+def test_refuses_impossible_weights(weights: list[float]) -> None:
+    """As many as episodes, and each a positive number."""
+    with pytest.raises(EpisodeError, match="weights .* for 2 episodes"):
+        SegmentSampler(numbered([4, 4]), 2, weights)

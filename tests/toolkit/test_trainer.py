@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from demos.episode import Episode
+from demos.episode import Episode, EpisodeError
 from robots.robot_yaml import load_robot
 from toolkit import checkpoint as checkpoints
 from toolkit.config import TrainConfig, with_settings
-from toolkit.held_out import hold_out
+from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.metrics import read_metrics
 from toolkit.run import Run
 from toolkit.trainer import Trainer, TrainingError, resolve
@@ -125,6 +125,38 @@ def test_held_out_steps_are_never_learned_from():
     assert len(out) == 3 * 12
     assert not set(kept) & set(out)
     assert set(kept) | set(out) <= set(rows)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_weights_follow_the_pieces(share: float):
+    """Each part of a demo, learned from or held out, weighs what the demo weighs."""
+    demos = episodes(3)
+    weights = [1.0, 0.5, 0.01]
+    parts = hold_out(demos, share, 8, seed=0)
+    for part, weighed in zip(parts, hold_out_weights([120] * 3, weights, share, 8, seed=0), strict=True):
+        rows = [[tuple(row) for row in e.actions] for e in demos]
+        owners = [next(i for i in range(3) if tuple(e.actions[0]) in rows[i]) for e in part]
+        assert weighed == [weights[i] for i in owners]
+
+
+def test_a_bad_demo_counts_less_unless_told_otherwise():
+    """Of four demos the one unlike the others weighs little, also in the sampler; all alike with weighting=equal."""
+    demos = [*episodes(3), dataclasses.replace(episodes(4)[3], observations=5 + episodes(4)[3].observations)]
+    odd, equal = trainer(demos), trainer(demos, "weighting=equal")
+    assert (odd.demo_weights[:3] == 1.0).all() and odd.demo_weights[3] < 0.5
+    assert (equal.demo_weights == 1.0).all()
+    assert None not in (odd.demos, equal.demos)
+    samplers = (odd.demos, equal.demos)
+    samples = [demos.sample(2000, np.random.default_rng(0)).observations for demos in samplers if demos is not None]
+    share = [float((seen.mean((0, 2)) > 2.5).mean()) for seen in samples]
+    assert share[0] < 0.6 * share[1] and share[1] == pytest.approx(0.25, abs=0.05)
+
+
+def test_demos_without_actions_are_refused():
+    """What compares log q of the expert's actions cannot learn from a demo that has none."""
+    blind = episodes(2, actions=np.full((120, SPEC.act_dim), np.nan, np.float32))
+    with pytest.raises(EpisodeError, match="needs the expert's actions, which demo 0, 1 lacks"):
+        trainer(blind)
 
 
 def test_a_single_short_demo_is_not_held_out():

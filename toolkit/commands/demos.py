@@ -1,4 +1,4 @@
-"""`gcl demos`: list, show, check, replay, exclude, export and import recorded demonstrations."""
+"""`gcl demos`: list, show, check, replay, exclude, copy, export and import recorded demonstrations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robots.spec import ToolkitError
+from toolkit.commands.demos_check import check
 from toolkit.console import print_facts, print_rows, shown
 
 if TYPE_CHECKING:
@@ -84,31 +85,6 @@ def show(store: Path, plot: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(about))
     else:
         print_facts(about)
-
-
-@command.command()
-@_STORE
-@_JSON
-@click.pass_context
-def check(ctx: click.Context, store: Path, as_json: bool) -> None:
-    """Check a store from end to end; exit code 1 if anything is wrong with it.
-
-    \b
-    Example:
-      gcl demos check my_demos.zarr
-    """
-    from demos.store import DemoStore
-
-    opened = DemoStore.open(store)
-    problems = opened.verify()
-    if as_json:
-        click.echo(json.dumps({"store": str(store), **opened.identity(), "problems": problems}))
-    else:
-        for problem in problems:
-            click.echo(problem)
-        verdict = f"{len(problems)} problems" if problems else "sound"
-        click.echo(f"{store}: {opened.n_episodes} episodes, {opened.n_steps} steps: {verdict}")
-    ctx.exit(1 if problems else 0)
 
 
 @command.command()
@@ -220,6 +196,31 @@ def import_(file: Path, store: Path, as_json: bool) -> None:
     click.echo(
         json.dumps({"store": str(store), **identity}) if as_json else f"{store}: {identity['n_episodes']} episodes"
     )
+
+
+@command.command()
+@_STORE
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("episodes", type=int, nargs=-1)
+@click.option("--without-actions", is_flag=True, help="Keep observations only, as if nobody knew the actions.")
+@_JSON
+def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: bool, as_json: bool) -> None:
+    """Copy episodes, all or those named, into another store of the same robot, which is made if it is not there.
+
+    \b
+    Example:
+      gcl demos copy my_demos.zarr mixed.zarr 0 1 2
+    """
+    from demos.convert import copy_episodes
+    from demos.store import DemoStore
+
+    opened = DemoStore.open(store)
+    with copy_episodes(opened, out, episodes or range(opened.n_episodes), actions=not without_actions) as made:
+        identity = made.identity()
+    click.echo(json.dumps({"store": str(out), **identity}) if as_json else f"{out}: {identity['n_episodes']} episodes")
+
+
+command.add_command(check)
 
 
 def _replayed(episode: Episode, spec: RobotSpec) -> tuple[str, Replay]:

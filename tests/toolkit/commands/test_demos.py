@@ -76,6 +76,30 @@ def test_check(store: Path) -> None:
     assert gcl("demos", "check", store.parent).exit_code == 2
 
 
+def test_check_reports_quality(store: Path, tmp_path: Path) -> None:
+    """Each demo to be learned from gets its facts and a weight, for people, for scripts and as a picture."""
+    gcl("demos", "exclude", store, 2)
+    result = gcl("demos", "check", store, "--plot", tmp_path / "a.png", "--json")
+    report = json.loads(result.stdout)
+    assert [row["index"] for row in report["episodes"]] == [0, 1, 3] and len(report["distance"]) == 3
+    assert all(0.0 < row["weight"] <= 1.0 and 0.0 <= row["saturated"] <= 1.0 for row in report["episodes"])
+    assert report["operators"]["random"]["episodes"] == 3
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "saturated" in gcl("demos", "check", store).stdout
+    gcl("demos", "exclude", store, 0, 1, 3)
+    assert json.loads(gcl("demos", "check", store, "--json").stdout)["episodes"] == []
+
+
+def test_copy(store: Path, tmp_path: Path) -> None:
+    """Named episodes, or all; without actions they are for a reward of states, and cannot be replayed."""
+    assert gcl("demos", "copy", store, tmp_path / "b.zarr", 1, 3).exit_code == 0
+    assert json.loads(gcl("demos", "copy", store, tmp_path / "b.zarr", "--json").stdout)["n_episodes"] == 6
+    assert gcl("demos", "copy", store, tmp_path / "c.zarr", "--without-actions").exit_code == 0
+    assert gcl("demos", "check", tmp_path / "c.zarr").exit_code == 0
+    replay = gcl("demos", "replay", tmp_path / "c.zarr", 0)
+    assert replay.exit_code == 2 and "observations only" in replay.output
+
+
 @pytest.mark.parametrize(("episode", "simulator"), [(0, "dm_control's own"), (2, "the robot's simulator")])
 def test_replay(store: Path, episode: int, simulator: str) -> None:
     """A simulated episode is repeated to the bit in the simulator it came from, which is found out."""
@@ -117,5 +141,5 @@ def test_export_and_import(store: Path, tmp_path: Path) -> None:
 
 def test_every_verb_has_an_example() -> None:
     """The help of each verb ends with a command one can copy."""
-    for verb in ("list", "show", "check", "replay", "exclude", "export", "import"):
+    for verb in ("list", "show", "check", "replay", "exclude", "copy", "export", "import"):
         assert f"gcl demos {verb}" in gcl("demos", verb, "--help").stdout
