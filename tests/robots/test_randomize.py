@@ -73,6 +73,7 @@ def test_draws() -> None:
 def test_shipped_ranges_and_models(name: str) -> None:
     """What model_of shows is the nominal model times the draws, and the physics of an environment is that model's."""
     spec = load_robot(name)
+    assert spec.randomize is not None
     assert spec.sha256 == dataclasses.replace(spec, randomize=None).sha256
     sim = make(dataclasses.replace(spec, randomize=dataclasses.replace(spec.randomize, noise=())), num_envs=3)
     sim.reset()
