@@ -18,11 +18,12 @@ from mujoco import rollout
 from robots.channels import ChannelMap, ControlMap
 from robots.command import CommandMap
 from robots.episodes import EpisodeSchedule
-from robots.model import compile_model, scene_matters, sensing_model, stepping_model, substeps
+from robots.model import compile_model, scene_matters, stepping_model, substeps
 from robots.model_source import log_physics_warnings
 from robots.observation import ObservationMap
 from robots.randomize import RandomizedEnvs
 from robots.reset import draw_states, place
+from robots.sensing import SensorBatch
 from robots.spec import RobotSpec, ToolkitError
 
 _LARGEST = 1e6  # [SI] a position or velocity beyond this is a diverged simulation, not a robot
@@ -90,27 +91,29 @@ class BatchSim:
         )
         self._pool_observation = self._observe(self._channels.read(pool.state, pool.sensordata))
         self._random = RandomizedEnvs(spec, self.model, num_envs, seed) if randomize else None
-        self._make_models()
+        self._make_models(threads)
         self._rollout: rollout.Rollout | None = rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         self._allocate()
 
-    def _make_models(self) -> None:
+    def _make_models(self, threads: int) -> None:
         stepped, fresh = self._channels.needs_stepped_sensors, self._channels.needs_fresh_sensors
         # One model per environment only where a difference shows: each costs memory, and cache misses.
         moves = bool(self.spec.reset.world)
         scene_dynamics = moves and (stepped or scene_matters(self.spec, self.model))
-        scene_sensing = moves and fresh
-        everyone, models = range(self.num_envs), [self.model] * self.num_envs
+        models = [self.model] * self.num_envs
         if self._random is not None:
-            models = [self._random.model_of(i) for i in everyone]
-        dynamics, sensing = stepping_model(self.model, sensors=stepped), sensing_model(self.model)
-        self._dynamics, self._sensing = [dynamics] * self.num_envs, [sensing] * self.num_envs
+            models = [self._random.model_of(i) for i in range(self.num_envs)]
+        self._dynamics = [stepping_model(self.model, sensors=stepped)] * self.num_envs
         if scene_dynamics or self._random is not None:
-            self._dynamics = [stepping_model(models[i], sensors=stepped) for i in everyone]
-        if scene_sensing or (fresh and self._random is not None):
-            self._sensing = [sensing_model(models[i]) for i in everyone]
-        self._scenes = [self._dynamics] * scene_dynamics + [self._sensing] * scene_sensing
+            self._dynamics = [stepping_model(model, sensors=stepped) for model in models]
+        self._sensors = None
+        if fresh:
+            own = models if moves or self._random is not None else None
+            self._sensors = SensorBatch(self.model, own, self._channels, self.num_envs, threads)
+        self._scenes = [self._dynamics] * scene_dynamics
+        if moves and self._sensors is not None:
+            self._scenes.append(self._sensors.models)
 
     def _allocate(self) -> None:
         count, model, num_state = self.num_envs, self.model, self._channels.num_state
@@ -126,7 +129,6 @@ class BatchSim:
         self._stepped_sensors = None
         if self._channels.needs_stepped_sensors:
             self._stepped_sensors = np.empty((count, self.n_substeps, model.nsensordata))
-        self._fresh_sensors = np.empty((count, 1, model.nsensordata))
         self._everyone = np.arange(count)
 
     def reset(self) -> np.ndarray:
@@ -296,17 +298,8 @@ class BatchSim:
 
     def _sense(self, sane: np.ndarray) -> np.ndarray:
         """Observations [B, obs_dim] of the states after the step."""
-        fresh = stepped = None
-        if self._stepped_sensors is not None:
-            stepped = self._stepped_sensors[:, -1]
-        if self._channels.needs_fresh_sensors:
-            assert self._rollout is not None
-            # A rollout's sensors are those before its last step, so one more step is begun and its state dropped.
-            self._rollout.rollout(
-                self._sensing, self._data, self.physics_state, self._control[:, :1].copy(), skip_checks=True, nstep=1,
-                state=None, sensordata=self._fresh_sensors,
-            )  # fmt: skip
-            fresh = self._fresh_sensors[:, 0]
+        stepped = None if self._stepped_sensors is None else self._stepped_sensors[:, -1]
+        fresh = None if self._sensors is None else self._sensors(self.physics_state)
         self._channels.read(self.physics_state, fresh, stepped, out=self._values)
         if not sane.all():
             self._values[~sane] = 0.0
@@ -327,6 +320,8 @@ class BatchSim:
         for models in self._scenes:
             for i in index:
                 place(self.spec, models[i], self.placement[i])
+        if self._scenes and self._sensors is not None:
+            self._sensors.models_changed()
 
 
 def available_cpus() -> int:

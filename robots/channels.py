@@ -86,11 +86,14 @@ class ChannelMap:
         state: list[tuple[int, int]] = []  # (channel, state column)
         fresh: list[tuple[int, int]] = []  # (channel, sensordata element), a function of position and velocity
         stepped: list[tuple[int, int]] = []  # (channel, sensordata element), a function of forces or accelerations
+        self.fresh_stage = mujoco.mjtStage.mjSTAGE_POS  # how far a state is computed for its fresh sensors
         for i, channel in enumerate(spec.channels):
             source, _, element = channel.partition("/")
             if source == "sensor":
                 address, stage = self._sensor_address(model, element)
                 (stepped if stage == mujoco.mjtStage.mjSTAGE_ACC else fresh).append((i, address))
+                if stage == mujoco.mjtStage.mjSTAGE_VEL:
+                    self.fresh_stage = mujoco.mjtStage.mjSTAGE_VEL
             else:
                 state.append((i, self._state_column(model, source, element)))
         self._state = _columns(state)

@@ -32,6 +32,7 @@ OFF_ROBOT = {
         "model_source",
         "randomize",
         "reset",
+        "sensing",
         "sim",
         "simulator",
         "stretch",

@@ -56,7 +56,7 @@ class RewardConfig:
     """Whether a potential h(s) is learned beside r_psi: f = r + gamma h(s') - h(s); None means: for "airl" only."""
     segment: int = 32
     """L, steps per scored segment; 0 means the whole episode (exact GAN-GCL)."""
-    alpha: float = 0.005
+    alpha: float = 0.02
     """Temperature of the maximum-entropy policy, the same in the discriminator and for the generator."""
     temper: float | None = None
     """Factor on the logit in (0, 1]; None means alpha / L, which keeps the logit within about 10; 1 is exact."""

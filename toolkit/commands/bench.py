@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from toolkit.commands import bench_learning
+from toolkit.commands.bench_sim import sim
 
 
 @click.group(invoke_without_command=True)
@@ -22,7 +23,7 @@ def command(ctx: click.Context) -> None:
     \b
     Examples:
       gcl bench
-      gcl bench sim --robot humanoid --envs 256
+      gcl bench sim --robots cheetah,walker,humanoid
       gcl bench inference runs/first/cheetah.bundle
       gcl bench learning --list
     """
@@ -32,84 +33,7 @@ def command(ctx: click.Context) -> None:
 
 
 command.add_command(bench_learning.command)
-
-
-@command.command()
-@click.option("--robot", default="cheetah", show_default=True, help="Robot name or path.")
-@click.option("--envs", type=click.IntRange(min=1), default=256, show_default=True, help="Environments side by side.")
-@click.option("--steps", type=click.IntRange(min=1), default=200, show_default=True, help="Control steps of each.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def sim(robot: str, envs: int, steps: int, as_json: bool) -> None:
-    """Batched simulation, with observations and resets, against bare mujoco.rollout.
-
-    The two run in turn, the faster of three rounds counts.
-
-    \b
-    Example:
-      gcl bench sim --robot walker
-    """
-    import numpy as np
-
-    from robots.batch import BatchSim
-    from robots.robot_yaml import load_robot
-
-    spec = load_robot(robot)
-    batch = BatchSim(spec, envs, seed=0)
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1.0, 1.0, (steps, envs, spec.act_dim))
-    ours = bare = float("inf")
-    for _ in range(3):
-        batch.reset()
-        start = batch.physics_state.copy()
-        ours = min(ours, _timed(lambda: [batch.step(action) for action in actions]))
-        bare = min(bare, _bare_rollout(batch, start, actions))
-    result = {
-        "robot": spec.name,
-        "envs": envs,
-        "steps_per_s": envs * steps / ours,
-        "bare_rollout_steps_per_s": envs * steps / bare,
-        "ratio": bare / ours,
-    }
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        click.echo(
-            f"{spec.name}, {envs} environments: {result['steps_per_s']:,.0f} control steps/s, "
-            f"{result['ratio']:.2f} of bare mujoco.rollout ({result['bare_rollout_steps_per_s']:,.0f}/s)"
-        )
-
-
-def _timed(work: Any) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def _bare_rollout(batch: Any, state: Any, actions: Any) -> float:
-    """Seconds that mujoco.rollout takes for the same steps with nothing around it."""
-    import mujoco
-    import numpy as np
-    from mujoco import rollout
-
-    from robots.batch import available_cpus
-    from robots.model import substeps
-
-    model, count = batch.model, batch.num_envs
-    n_substeps, threads = substeps(batch.spec, model), available_cpus()
-    data = [mujoco.MjData(model) for _ in range(threads)]
-    control = np.zeros((count, n_substeps, model.nu))
-    trajectory = np.empty((count, n_substeps, state.shape[1]))
-    models = [model] * count
-    with rollout.Rollout(nthread=threads) as pool:
-
-        def work() -> None:
-            now = state
-            for action in actions:
-                control[:] = action[:, None, : model.nu]
-                pool.rollout(models, data, now, control, skip_checks=True, nstep=n_substeps, state=trajectory)
-                now = trajectory[:, -1].copy()
-
-        return _timed(work)
+command.add_command(sim)
 
 
 @command.command()
