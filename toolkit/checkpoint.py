@@ -180,13 +180,17 @@ def load_for_export(path: str | Path) -> ExportParts:
         The parts.
 
     Raises:
-        CheckpointError: As `load`, or a run that has no demos (an expert has no learned reward to ship).
+        CheckpointError: As `load`, a run that has no demos (an expert has no learned reward to ship), or one whose
+            reward was refused at its end.
     """
     checkpoint = load(path)
     if len(checkpoint.sample_observations) == 0:
         raise CheckpointError(
             f"{path}: an expert trained on the task reward has learned no reward; export a run trained from demos"
         )
+    refused = checkpoint.state["trainer"].get("refused")
+    if refused is not None:
+        raise CheckpointError(f"{path}: {refused}")
     return ExportParts(
         policy_module=DeterministicPolicy(build_policy(checkpoint)),
         reward_module=build_reward(checkpoint),

@@ -14,7 +14,8 @@ from typing import Any
 
 from robots.spec import ToolkitError
 
-OBJECTIVES = ("gan-gcl", "task-reward")
+OBJECTIVES = ("gan-gcl", "task-reward", "offline")
+OFFLINE_STEPS = 1000  # total_steps of objective "offline" where nothing else is said
 DEVICES = ("cpu", "cuda")
 
 
@@ -98,9 +99,10 @@ class TrainConfig:
     """One training run."""
 
     objective: str = "gan-gcl"
-    """What is learned: "gan-gcl" (reward and policy from demos) or "task-reward" (policy only; makes experts)."""
+    """What is learned: "gan-gcl" (reward and policy from demos), "task-reward" (policy only; makes experts), or
+    "offline" (reward from demos and recorded background, `gcl train --offline`)."""
     total_steps: int = 2_000_000
-    """Control steps of environment experience, over all environments."""
+    """Control steps of environment experience, over all environments; gradient steps of the reward when offline."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"

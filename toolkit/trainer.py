@@ -203,6 +203,8 @@ def _check(spec: RobotSpec, config: TrainConfig, episodes: Sequence[Episode], ta
         if task_reward is None or episodes:
             raise TrainingError('objective "task-reward" takes the robot\'s task and no demos')
         return
+    if config.objective == "offline":
+        raise TrainingError('objective "offline" simulates nothing: `gcl train --offline`, toolkit/offline.py')
     if task_reward is not None:
         raise TrainingError(f"objective {config.objective!r} must never see the true reward")
     if not episodes:
