@@ -31,13 +31,17 @@ SEES_TRUE_REWARD = ("robots/task.py", "toolkit/evaluate.py", "toolkit/video.py",
 LEARNER = tuple(
     f"toolkit/{name}.py"
     for name in (
+        "background",
         "held_out",
         "losses",
         "networks",
         "normalizer",
+        "offline",
+        "overlap",
         "ppo",
         "reward_learner",
         "rollout",
+        "scored_segments",
         "trainer",
         "warm_start",
     )
