@@ -16,11 +16,13 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 
 @click.command()
 @click.option("--demos", type=click.Path(path_type=Path), help="Demo store to learn from.")
+@click.option("--offline", is_flag=True, help="Learn the reward from --demos and --background alone; simulate nothing.")
+@click.option("--background", type=click.Path(path_type=Path), help="Store of what others did, for --offline.")
 @click.option("--robot", help="Robot, for --objective task-reward; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), or task-reward to train an expert on the true reward.")
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
-@click.option("--steps", type=int, help="Control steps of experience in total.")
+@click.option("--steps", type=int, help="Control steps of experience in total; gradient steps with --offline.")
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--device", help="cpu (default) or cuda.")
 @click.option(
@@ -43,8 +45,15 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --demos my_demos.zarr
       gcl train --demos my_demos.zarr --out runs/first --resume
       gcl train --objective task-reward --robot cheetah --out runs/expert
+      gcl train --offline --demos my_demos.zarr --background others.zarr
     """
     _check_folder(out, resume)
+    config = _config(options)
+    if config.objective == "offline":
+        from toolkit.commands.train_offline import train_offline
+
+        stores = {"demos": demos, "background": options["background"], "robot": robot}
+        return train_offline(config, stores, out, resume, options["as_json"])
     run = prepare(demos, robot, out, options)
     if resume:
         run.resume()
@@ -177,7 +186,7 @@ def _check_folder(out: Path | None, resume: bool) -> None:
 def _config(options: dict[str, Any]) -> Any:
     import yaml
 
-    from toolkit.config import ConfigError, config_from_dict, with_settings
+    from toolkit.config import OFFLINE_STEPS, ConfigError, config_from_dict, with_settings
 
     data: Any = {}
     if options["config_file"] is not None:
@@ -187,6 +196,12 @@ def _config(options: dict[str, Any]) -> Any:
             raise ConfigError(
                 f"{options['config_file']}: not readable as YAML: {' '.join(str(error).split())}"
             ) from error
+    if options["offline"]:
+        if options["eval_every"] is not None:
+            raise ConfigError("--eval-every: --offline simulates nothing; measure the cloned policy with gcl eval")
+        data = {"total_steps": OFFLINE_STEPS, **data, "objective": "offline"}
+    elif options["background"] is not None:
+        raise ConfigError("--background is for --offline; otherwise the policy's own experience is the background")
     config = config_from_dict(data)
     named = {
         "objective": options["objective"],
@@ -197,4 +212,7 @@ def _config(options: dict[str, Any]) -> Any:
     settings = [f"{name}={value}" for name, value in named.items() if value is not None]
     if options["segment"] is not None:
         settings.append(f"reward.segment={0 if options['segment'] == 'episode' else options['segment']}")
-    return with_settings(config, [*settings, *options["settings"]])
+    config = with_settings(config, [*settings, *options["settings"]])
+    if (config.objective == "offline") != options["offline"]:
+        raise ConfigError(f"objective {config.objective!r} {'with' if options['offline'] else 'without'} --offline")
+    return config
