@@ -49,16 +49,22 @@ SEES_TRUE_REWARD = (
 LEARNER = tuple(f"demos/{name}.py" for name in ("agreement", "idle", "quality", "segments")) + tuple(
     f"toolkit/{name}.py"
     for name in (
+        "background",
         "evidence",
+        "expert_segments",
         "held_out",
         "judgement",
         "losses",
         "maxent",
         "networks",
         "normalizer",
+        "offline",
+        "overlap",
         "ppo",
         "reward_learner",
         "rollout",
+        "scored_segments",
+        "segment_reward",
         "trainer",
         "verdict",
         "warm_start",
