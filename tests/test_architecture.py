@@ -27,7 +27,13 @@ OFF_ROBOT = {
     f"robots/{name}.py" for name in ("batch", "channels", "model", "model_source", "reset", "sim", "simulator", "task")
 } | {"export/to_onnx.py"}
 # Who may know the true reward: what measures or films a policy, and the verbs, which hand it to the making of experts
-SEES_TRUE_REWARD = ("robots/task.py", "toolkit/evaluate.py", "toolkit/video.py", "toolkit/commands/")
+SEES_TRUE_REWARD = (
+    "robots/task.py",
+    "toolkit/evaluate.py",
+    "toolkit/video.py",
+    "toolkit/rivals/shared_world.py",  # its probe, by which a rival's world is checked
+    "toolkit/commands/",
+)
 LEARNER = tuple(
     f"toolkit/{name}.py"
     for name in (

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from toolkit.commands.bench_rival import rival
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -26,6 +28,9 @@ def command(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         ctx.invoke(sim)
         ctx.invoke(train)
+
+
+command.add_command(rival)
 
 
 @command.command()
