@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toolkit.rivals.shared_world import RivalError
 
-COLUMNS = ("seconds", "wall_seconds", "cpu_seconds", "steps", "mean", "std")  # of <contender>.csv
+COLUMNS: tuple[str, ...] = ("seconds", "wall_seconds", "cpu_seconds", "steps", "mean", "std")  # of <contender>.csv
 SHARE = 0.9  # of the demos' mean return that counts as arrived
 
 Row = Mapping[str, float]

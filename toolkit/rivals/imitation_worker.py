@@ -165,7 +165,7 @@ def episode_return(world: World, seed: int, policy: Any) -> float:
 
 def published_settings(objective: str, tuned_for: str) -> dict[str, Any]:
     """The tuned settings that `imitation` ships for one of its own tasks, such as "half_cheetah"."""
-    folder = Path(importlib.import_module("imitation.scripts.config").__file__).parent / "tuned_hps"
+    folder = Path(importlib.import_module("imitation.scripts.config").__path__[0]) / "tuned_hps"
     return json.loads((folder / f"{objective}_seals_{tuned_for}_best_hp_eval.json").read_text())
 
 

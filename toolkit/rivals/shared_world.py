@@ -132,4 +132,4 @@ def _write_probe(path: Path, spec: RobotSpec) -> None:
         observation, reward, _, _ = env.step(action)
         observations.append(observation)
         rewards.append(reward)
-    np.savez(path, seed=_PROBE_SEED, actions=actions, observations=np.float32(observations), rewards=rewards)
+    np.savez(path, seed=_PROBE_SEED, actions=actions, observations=np.array(observations, np.float32), rewards=rewards)

@@ -13,7 +13,7 @@ from toolkit.rivals.virtual_environment import REQUIREMENTS, rival_python
 
 def test_what_decides_the_outcome_is_pinned() -> None:
     """The rival itself and what its numbers depend on have one version each."""
-    pins = dict(requirement.split("==") for requirement in REQUIREMENTS if "==" in requirement)
+    pins = {name: version for name, equals, version in (r.partition("==") for r in REQUIREMENTS) if equals}
     assert pins["imitation"] == "1.0.1"
     assert {"stable-baselines3", "gymnasium", "torch", "numpy", "mujoco", "dm-control"} <= set(pins)
 
