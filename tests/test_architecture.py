@@ -44,6 +44,7 @@ SEES_TRUE_REWARD = (
     "toolkit/correlation.py",
     "toolkit/evaluate.py",
     "toolkit/video.py",
+    "toolkit/rivals/shared_world.py",  # its probe, by which a rival's world is checked
     "toolkit/commands/",
 )
 LEARNER = tuple(f"demos/{name}.py" for name in ("agreement", "idle", "quality", "segments")) + tuple(

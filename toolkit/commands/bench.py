@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from toolkit.commands import bench_learning
+from toolkit.commands import bench_learning, bench_rival
 
 
 @click.group(invoke_without_command=True)
@@ -25,6 +25,7 @@ def command(ctx: click.Context) -> None:
       gcl bench sim --robot humanoid --envs 256
       gcl bench inference runs/first/cheetah.bundle
       gcl bench learning --list
+      gcl bench rival
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(sim)
@@ -32,6 +33,7 @@ def command(ctx: click.Context) -> None:
 
 
 command.add_command(bench_learning.command)
+command.add_command(bench_rival.rival)
 
 
 @command.command()
