@@ -45,21 +45,28 @@ SEES_TRUE_REWARD = (
     "toolkit/correlation.py",
     "toolkit/evaluate.py",
     "toolkit/video.py",
+    "toolkit/rivals/shared_world.py",  # its probe, by which a rival's world is checked
     "toolkit/commands/",
 )
 LEARNER = tuple(f"demos/{name}.py" for name in ("agreement", "idle", "quality", "segments")) + tuple(
     f"toolkit/{name}.py"
     for name in (
+        "background",
         "evidence",
+        "expert_segments",
         "held_out",
         "judgement",
         "losses",
         "maxent",
         "networks",
         "normalizer",
+        "offline",
+        "overlap",
         "ppo",
         "reward_learner",
         "rollout",
+        "scored_segments",
+        "segment_reward",
         "trainer",
         "verdict",
         "warm_start",

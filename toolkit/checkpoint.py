@@ -125,6 +125,13 @@ def build_reward(checkpoint: Checkpoint) -> RewardNetwork:
     return reward.eval()
 
 
+def require_accepted(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError, naming `path`, if the reward of `checkpoint` was refused at the end of its run."""
+    refused = checkpoint.state["trainer"].get("refused")
+    if refused is not None:
+        raise CheckpointError(f"{path}: {refused}")
+
+
 class DeterministicPolicy(torch.nn.Module):
     """What runs on the robot: the policy's mean, clipped to [-1, 1]; normaliser inside."""
 
@@ -181,13 +188,15 @@ def load_for_export(path: str | Path) -> ExportParts:
         The parts.
 
     Raises:
-        CheckpointError: As `load`, or a run that has no demos (an expert has no learned reward to ship).
+        CheckpointError: As `load`, a run that has no demos (an expert has no learned reward to ship), or one whose
+            reward was refused at its end.
     """
     checkpoint = load(path)
     if len(checkpoint.sample_observations) == 0:
         raise CheckpointError(
             f"{path}: an expert trained on the task reward has learned no reward; export a run trained from demos"
         )
+    require_accepted(path, checkpoint)
     return ExportParts(
         policy_module=DeterministicPolicy(build_policy(checkpoint)),
         reward_module=build_reward(checkpoint),

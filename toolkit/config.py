@@ -16,7 +16,9 @@ from robots.spec import ToolkitError
 
 ADVERSARIAL = ("gan-gcl", "gcl", "gail", "airl")  # learn a reward from demos, and a policy against it
 FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
-OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward")
+OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward", "offline")
+OFFLINE_STEPS = 1000  # total_steps of objective "offline" where nothing else is said
+_LEAST_SEGMENTS = 16  # of each kind per update, however long they are
 REWARD_INPUTS = ("state-action", "state")
 LOG_Z = ("solved", "adam")
 WEIGHTINGS = ("agreement", "equal")
@@ -77,6 +79,16 @@ class RewardConfig:
     expert_log_q: str = "fresh"
     """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
 
+    @property
+    def batch_segments(self) -> int:
+        """Segments of each kind per update, of resolved settings."""
+        return max(_LEAST_SEGMENTS, self.batch_steps // self.segment)
+
+    def temper_at(self, progress: float) -> float:
+        """kappa at a share `progress` of the run: from `temper` to 1 by equal factors over `anneal`."""
+        assert self.temper is not None, "resolved settings hold a number"
+        return self.temper if self.anneal == 0.0 else self.temper ** (1.0 - min(1.0, progress / self.anneal))
+
 
 @dataclass(frozen=True)
 class PpoConfig:
@@ -123,10 +135,11 @@ class TrainConfig:
 
     gan-gcl, gcl (maximum-entropy IRL by importance sampling), gail (plain GAN) and airl learn reward and policy from
     demos; bc clones the demos; constant is the control run, whose reward knows nothing; reward learns a policy from a
-    frozen learned reward; task-reward learns one from the true reward, and makes experts.
+    frozen learned reward; task-reward learns one from the true reward, and makes experts; offline learns a reward from
+    demos and recorded background (`gcl train --offline`).
     """
     total_steps: int = 2_000_000
-    """Control steps of environment experience, over all environments."""
+    """Control steps of environment experience, over all environments; gradient steps of the reward when offline."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"

@@ -58,9 +58,6 @@ class Evidence:
     steps: int  # of each episode
 
 
-_LEAST_SEGMENTS = 16  # however long they are
-
-
 def gather(
     trainer: Trainer, episodes: Sequence[Episode], start: GaussianPolicy, metrics: Sequence[Mapping[str, float]] = ()
 ) -> Evidence:
@@ -177,7 +174,7 @@ class _Discriminator:
         self.reward, self.alpha, self.segment = trainer.reward, config.alpha, config.segment
         demos = trainer.demos if trainer.held_out_demos is None else trainer.held_out_demos
         assert isinstance(demos, SegmentSampler)
-        count = max(_LEAST_SEGMENTS, config.batch_steps // self.segment)
+        count = config.batch_segments
         expert = ExpertSegments(demos, self.reward.normalizer, config.expert_jitter, rng)
         expert.score(trainer.policy)
         self.expert = expert.draw(count, generator)

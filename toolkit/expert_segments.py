@@ -68,6 +68,11 @@ class ExpertSegments:
         Returns:
             The segments, scored under the policy last given to `score`.
         """
+        return self.draw_with_rows(count, generator)[0]
+
+    @torch.no_grad()
+    def draw_with_rows(self, count: int, generator: torch.Generator) -> tuple[Segments, Tensor]:
+        """As `draw`, with the [L, N] row numbers of the steps, for who scores them in other ways too."""
         rows = torch.from_numpy(self.demos.draw_rows(count, self.rng)).to(self.state.device)  # [L+1, N]
         state, rows = self.state[rows], rows[:-1]
         action = self.action[rows]
@@ -75,4 +80,4 @@ class ExpertSegments:
         # An action at its limit stays there: a density has a point mass at the limit already.
         action = torch.where(action.abs() >= 1.0, action, action + noise).clamp(-1.0, 1.0)
         log_q = clipped_gaussian_log_prob(action, self._mean[rows], self._log_std)
-        return Segments(state[:-1], state[1:], action, self.termination[rows], log_q)
+        return Segments(state[:-1], state[1:], action, self.termination[rows], log_q), rows

@@ -35,9 +35,10 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> tuple[FrozenReward, str]:
         path = path / "reward.onnx"
     if path.suffix == ".onnx":
         return _from_onnx(path, spec), _sha256(path)
-    from toolkit.checkpoint import FILE_NAME, build_reward, load
+    from toolkit.checkpoint import FILE_NAME, build_reward, load, require_accepted
 
     checkpoint = load(path)
+    require_accepted(path, checkpoint)
     _check_robot(path, checkpoint.spec, spec)
     reward = build_reward(checkpoint).requires_grad_(False)
     return reward, _sha256(path / FILE_NAME if path.is_dir() else path)

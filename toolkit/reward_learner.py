@@ -20,16 +20,15 @@ from toolkit.losses import (
     gradient_penalty,
     solve_log_z,
 )
-from toolkit.maxent import guided_cost_loss, shaped_reward
+from toolkit.maxent import guided_cost_loss
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.rollout import Rollout
+from toolkit.segment_reward import gradient_between, step_rewards
 from toolkit.trail import Trail
 
 _KEPT = 64  # segments longer than a rollout that are kept, the latest
 _REPORTED = tuple(f"reward/{name}" for name in ("loss", "accuracy", "penalty", "expert", "policy", "log_z", "ess"))
 _HELD_OUT = ("held_out/accuracy", "held_out/log_q", "held_out/reward")
-_LEAST_SEGMENTS = 16
-_PENALTY_POINTS = 2048  # enough for a mean; the double backward pass is the dearest part of an update
 
 
 class RewardLearner:
@@ -57,7 +56,7 @@ class RewardLearner:
         self.expert = ExpertSegments(demos, reward.normalizer, settings.expert_jitter, rng)
         self.held_out = ExpertSegments(held_out, reward.normalizer, settings.expert_jitter, rng) if held_out else None
         self.segment = settings.segment
-        self.batch = max(_LEAST_SEGMENTS, settings.batch_steps // self.segment)  # segments of each kind an update
+        self.batch = settings.batch_segments
         # Longer segments mean fewer updates, so that an iteration's work stays what it is.
         self.updates = max(1, settings.updates * settings.batch_steps // (self.batch * self.segment))
         self.trail = Trail(self.segment, _KEPT) if self.segment > config.ppo.horizon else None
@@ -68,12 +67,6 @@ class RewardLearner:
             groups.append(self.log_z.requires_grad_())
         self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
         self.first_policy: GaussianPolicy | None = None  # as learning began: the demos' clone
-
-    def temper(self, progress: float) -> float:
-        """kappa at a share `progress` of the run: from `config.temper` to 1 by equal factors over `config.anneal`."""
-        start = self.config.temper
-        assert start is not None, "resolve() fills it in"
-        return start if self.config.anneal == 0.0 else start ** (1.0 - min(1.0, progress / self.config.anneal))
 
     @property
     def ready(self) -> bool:
@@ -98,7 +91,7 @@ class RewardLearner:
             self.first_policy = copy.deepcopy(policy).requires_grad_(False)
         stale = self.first_policy if self.config.expert_log_q == "stale" else None
         self.expert.score(stale or policy)
-        experience, temper = self._experience(rollout), self.temper(progress)
+        experience, temper = self._experience(rollout), self.config.temper_at(progress)
         # The same names in every row of a table, also while there is nothing to report yet.
         metrics = dict.fromkeys(_REPORTED + (_HELD_OUT if self.held_out else ()), math.nan)
         if self.trail is not None:
@@ -136,19 +129,14 @@ class RewardLearner:
         """
         normalizer = self.reward.normalizer
         next_state = normalizer(next_observation) if self.reward.potential is not None else next_observation
-        f = self._reward(Segments(normalizer(observation), next_state, action, termination, log_prob))
+        f = step_rewards(
+            self.reward,
+            Segments(normalizer(observation), next_state, action, termination, log_prob),
+            self.discount,
+        )
         if self.objective == "gail":
             return f
         return generator_reward(f, log_prob, float(self.log_z), self.config.alpha, self.segment)
-
-    def _reward(self, segments: Segments) -> Tensor:
-        """f of each step: r_psi, with the potential's difference where there is one."""
-        reward = self.reward
-        g = reward.net(reward.features(segments.state, segments.action)).squeeze(-1)
-        if reward.potential is None:
-            return g
-        h, next_h = reward.potential(segments.state).squeeze(-1), reward.potential(segments.next_state).squeeze(-1)
-        return shaped_reward(g, h, next_h, self.discount, segments.termination)
 
     def _experience(self, rollout: Rollout) -> Segments:
         """The rollout as one stretch [T, B, .], normalised once."""
@@ -162,7 +150,7 @@ class RewardLearner:
     ) -> dict[str, float]:
         config, count = self.config, expert.log_q.shape[1]
         both = Segments(*(torch.cat(pair, 1) for pair in zip(vars(expert).values(), vars(actor).values(), strict=True)))
-        r = self._reward(both).sum(0)  # (N + M,)
+        r = step_rewards(self.reward, both, self.discount).sum(0)  # (N + M,)
         log_q = both.log_density().to(r.dtype)
         is_expert = torch.arange(len(r), device=r.device) < count
         logit = self._logit(r, log_q, is_expert, temper)
@@ -172,7 +160,7 @@ class RewardLearner:
             loss = discriminator_loss(logit[:count], logit[count:])
         penalty = torch.zeros(())
         if config.gradient_penalty > 0.0:
-            penalty = gradient_penalty(self._interpolate_gradient(both, count, generator))
+            penalty = gradient_penalty(gradient_between(self.reward, both, count, generator))
         self.optimizer.zero_grad()
         (loss + config.gradient_penalty * penalty).backward()
         self.optimizer.step()
@@ -211,23 +199,10 @@ class RewardLearner:
             "reward/ess": float(effective_sample_size(log_weight) / len(log_weight)),
         }
 
-    def _interpolate_gradient(self, segments: Segments, count: int, generator: torch.Generator) -> Tensor:
-        """Gradient of r_psi at random points between expert and policy steps, (points, features)."""
-        features = self.reward.features(segments.state, segments.action)  # [L, N + M, features], the expert's first
-        length, total, device = *features.shape[:2], features.device
-        size = min(_PENALTY_POINTS, length * count, length * (total - count))
-        step, other = (torch.randint(length, (size,), generator=generator, device=device) for _ in range(2))
-        expert = torch.randint(count, (size,), generator=generator, device=device)
-        actor = torch.randint(count, total, (size,), generator=generator, device=device)
-        u = torch.rand(size, 1, generator=generator, device=device)
-        point = (u * features[step, expert] + (1.0 - u) * features[other, actor]).requires_grad_()
-        (gradient,) = torch.autograd.grad(self.reward.net(point).sum(), point, create_graph=True)
-        return gradient
-
     @torch.no_grad()
     def _measure_held_out(self, expert: Segments, temper: float) -> dict[str, float]:
         """How the discriminator sees demos it never learned from: share called expert, mean log q and r a step."""
-        r = self._reward(expert).sum(0)
+        r = step_rewards(self.reward, expert, self.discount).sum(0)
         log_q = torch.zeros_like(r) if self.objective == "gail" else expert.log_density().to(r.dtype)
         logit = gan_gcl_logit(r, log_q, self.log_z.to(r.dtype), self.config.alpha, temper)
         return {

@@ -8,29 +8,71 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from demos.episode import Episode
+from robots.spec import RobotSpec
 from toolkit import checkpoint as checkpoints
 from toolkit.checkpoint import Checkpoint, DeterministicPolicy
 from toolkit.config import TrainConfig
 from toolkit.evaluate import Evaluation, evaluate
 from toolkit.metrics import MetricsLog
-from toolkit.trainer import Trainer, TrainingError
+from toolkit.networks import GaussianPolicy
+from toolkit.trainer import TrainingError
 
 _SAMPLES = 2048  # demo steps kept for the export's parity check
 _EVALUATION_COLUMNS = ["iteration", "steps", "seconds", "mean", "std", "episodes"]
 
-OnProgress = Callable[[Trainer, dict[str, float], Evaluation | None], None]
+OnProgress = Callable[[Any, dict[str, float], Evaluation | None], None]
 
 
-class Run:
+class Learner(Protocol):
+    """What a run can train: `trainer.Trainer`, or `offline.OfflineLearner`."""
+
+    spec: RobotSpec
+    config: TrainConfig
+    policy: GaussianPolicy
+    device: torch.device
+    iteration: int
+
+    @property
+    def steps(self) -> int:
+        """Steps so far, of whatever the learner counts."""
+        ...
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Of the same."""
+        ...
+
+    @property
+    def iterations(self) -> int:
+        """Iterations in the whole run."""
+        ...
+
+    def learn(self, on_iteration: Callable[[Any, dict[str, float]], bool]) -> None:
+        """Trains to the end, or until `on_iteration` returns False."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-exact continuation needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the run back where `state_dict` found it."""
+        ...
+
+
+AnyLearner = TypeVar("AnyLearner", bound=Learner)
+
+
+class Run(Generic[AnyLearner]):
     """Trains in a folder. Every file in it is either written whole or can be cut back to the last checkpoint."""
 
-    def __init__(self, folder: Path, trainer: Trainer, demos: dict[str, Any], episodes: Sequence[Episode]) -> None:
+    def __init__(self, folder: Path, trainer: AnyLearner, demos: dict[str, Any], episodes: Sequence[Episode]) -> None:
         """Prepares a run; nothing is written yet.
 
         Args:
@@ -63,12 +105,14 @@ class Run:
             "robot": self.trainer.spec.sha256,
             "demos": self.demos.get("chain_sha256"),
             "count": self.demos.get("used"),
+            "background": self.demos.get("background", {}).get("chain_sha256"),
             **_flat(self.trainer.config),
         }
         theirs = {
             "robot": saved.spec.sha256,
             "demos": saved.demos.get("chain_sha256"),
             "count": saved.demos.get("used"),
+            "background": saved.demos.get("background", {}).get("chain_sha256"),
             **_flat(saved.config),
         }
         # A longer run of the same settings is the one change that makes sense.
@@ -115,7 +159,7 @@ class Run:
         evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
         log = MetricsLog(self.folder, trainer.iteration)
 
-        def on_iteration(trainer: Trainer, metrics: dict[str, float]) -> bool:
+        def on_iteration(trainer: Learner, metrics: dict[str, float]) -> bool:
             self.seconds += sum(value for name, value in metrics.items() if name.startswith("time/"))
             log.add(trainer.iteration, trainer.steps, metrics)
             out_of_time = seconds is not None and self.seconds >= seconds

@@ -248,6 +248,8 @@ def _check(
     objective = config.objective
     if objective != "task-reward" and task_reward is not None:
         raise TrainingError(f"objective {objective!r} must never see the true reward")
+    if objective == "offline":
+        raise TrainingError(f"objective {objective!r} simulates nothing: `gcl train --offline`, toolkit/offline.py")
     if objective not in FROM_DEMOS:
         given = task_reward if objective == "task-reward" else frozen_reward
         if given is None or episodes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from toolkit.commands import bench_learning
+from toolkit.commands import bench_learning, bench_rival
 from toolkit.commands.bench_sim import sim
 
 
@@ -26,6 +26,7 @@ def command(ctx: click.Context) -> None:
       gcl bench sim --robots cheetah,walker,humanoid
       gcl bench inference runs/first/cheetah.bundle
       gcl bench learning --list
+      gcl bench rival
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(sim)
@@ -34,6 +35,7 @@ def command(ctx: click.Context) -> None:
 
 command.add_command(bench_learning.command)
 command.add_command(sim)
+command.add_command(bench_rival.rival)
 
 
 @command.command()

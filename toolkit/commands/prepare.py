@@ -18,7 +18,7 @@ from toolkit.run import Run, new_folder
 from toolkit.trainer import Trainer, TrainingError
 
 
-def prepare(demos: Path | None, robot: str | None, out: Path | None, options: dict[str, Any]) -> Run:
+def prepare(demos: Path | None, robot: str | None, out: Path | None, options: dict[str, Any]) -> Run[Trainer]:
     """Turns command-line options into a Run.
 
     Args:
@@ -33,11 +33,18 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     Raises:
         ToolkitError: Anything the user can mend.
     """
+    if options["background"] is not None:
+        raise TrainingError("--background is for --offline; otherwise the policy's own experience is the background")
     config = config_from_options(options)
+    if config.objective == "offline":
+        raise TrainingError("objective 'offline' without --offline")
     if (config.objective == "reward") != (options["reward_file"] is not None):
         raise TrainingError("--objective reward needs --reward, and no other objective takes one")
     if config.objective in FROM_DEMOS:
-        spec, episodes, identity = _demos(config.objective, demos, robot, options["count"])
+        if demos is None:
+            raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
+        wanted = load_robot(robot) if robot is not None else None
+        spec, episodes, identity = open_demos(demos, wanted, options["count"])
         trainer = Trainer(spec, config, episodes)
     else:
         if robot is None or demos is not None or options["count"] is not None:
@@ -49,13 +56,22 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     return Run(out or new_folder(trainer.spec.name), trainer, identity, episodes)
 
 
-def _demos(
-    objective: str, demos: Path | None, robot: str | None, count: int | None
+def open_demos(
+    demos: Path, wanted: RobotSpec | None, count: int | None
 ) -> tuple[RobotSpec, list[Episode], dict[str, Any]]:
-    """The robot, its demos, and which they are."""
-    if demos is None:
-        raise TrainingError(f"--objective {objective} needs --demos, the store to learn from")
-    wanted = load_robot(robot) if robot is not None else None
+    """Reads demos.
+
+    Args:
+        demos: The store.
+        wanted: Robot they must fit, or None for their own.
+        count: Take the first so many; None for all.
+
+    Returns:
+        The robot, its demos, and which they are.
+
+    Raises:
+        ToolkitError: No such store, one of another robot, or too few demos.
+    """
     store = DemoStore.open(demos, wanted)
     episodes, identity = store.episodes(), {**store.identity(), "path": str(demos)}
     if count is not None:
@@ -77,11 +93,12 @@ def _judged_by_given_reward(
     return Trainer(spec, config, [], TaskReward(spec)), {}
 
 
-def config_from_options(options: dict[str, Any]) -> TrainConfig:
+def config_from_options(options: dict[str, Any], defaults: dict[str, Any] | None = None) -> TrainConfig:
     """The settings: defaults, then the YAML file, then the named options, then each --set.
 
     Args:
         options: The options of `gcl train` by name.
+        defaults: Nested mapping of defaults other than `toolkit.config`'s own, for a way of training that has some.
 
     Returns:
         The checked settings.
@@ -97,7 +114,9 @@ def config_from_options(options: dict[str, Any]) -> TrainConfig:
             raise ConfigError(
                 f"{options['config_file']}: not readable as YAML: {' '.join(str(error).split())}"
             ) from error
-    config = config_from_dict(data)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{options['config_file']}: expected a mapping, got {data!r}")
+    config = config_from_dict({**(defaults or {}), **data})
     named = {
         "objective": options["objective"],
         "total_steps": options["steps"],

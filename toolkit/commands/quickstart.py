@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from toolkit.evaluate import Act
     from toolkit.run import Run
+    from toolkit.trainer import Trainer
 
 _EVALUATION_EPISODES = 10
 
@@ -110,7 +111,9 @@ class _Teller:
         click.secho(f"[{time.perf_counter() - self._started:5.0f} s] {text}", bold=True)
 
 
-def _prepare(demos: Path, count: int, folder: Path, steps: int | None, seed: int) -> tuple[Run, dict[str, Any]]:
+def _prepare(
+    demos: Path, count: int, folder: Path, steps: int | None, seed: int
+) -> tuple[Run[Trainer], dict[str, Any]]:
     """The run, and the demos' own return."""
     import numpy as np
 
@@ -154,7 +157,7 @@ def _deploy(bundle: Path, seconds: float) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _measure(run: Run, bundle: Path) -> dict[str, dict[str, float]]:
+def _measure(run: Run[Trainer], bundle: Path) -> dict[str, dict[str, float]]:
     from toolkit.commands.eval import load_act
     from toolkit.evaluate import random_policy
 
@@ -162,14 +165,14 @@ def _measure(run: Run, bundle: Path) -> dict[str, dict[str, float]]:
     return {"learned": _measured(run, learned), "random": _measured(run, random_policy(run.trainer.spec))}
 
 
-def _measured(run: Run, act: Act) -> dict[str, float]:
+def _measured(run: Run[Trainer], act: Act) -> dict[str, float]:
     from toolkit.commands.eval import measure
 
     measured = measure(run.trainer.spec, act, _EVALUATION_EPISODES)
     return {"mean": measured.mean, "std": measured.std, "episodes": _EVALUATION_EPISODES}
 
 
-def _artefacts(run: Run, bundle: Path, expert: float, random: float) -> dict[str, str]:
+def _artefacts(run: Run[Trainer], bundle: Path, expert: float, random: float) -> dict[str, str]:
     from toolkit.plot import plot_run
     from toolkit.video import VideoError, record_video
 

@@ -13,6 +13,7 @@ from toolkit.commands.verdict import show_verdict
 
 if TYPE_CHECKING:
     from toolkit.run import Run
+    from toolkit.trainer import Trainer
 
 _EVALUATIONS = 20  # per run, unless told otherwise
 
@@ -20,6 +21,8 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.command()
 @click.option("--demos", type=click.Path(path_type=Path), help="Demo store to learn from.")
 @click.option("--count", type=click.IntRange(min=1), help="Learn from the first so many demos that are not excluded.")
+@click.option("--offline", is_flag=True, help="Learn the reward from --demos and --background alone; simulate nothing.")
+@click.option("--background", type=click.Path(path_type=Path), help="Store of what others did, for --offline.")
 @click.option("--robot", help="Robot, for the objectives that take no demos; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), gcl, gail, airl, bc, constant; reward or task-reward: no demos.")
@@ -33,7 +36,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
     "--start", type=click.Path(path_type=Path), help="Run or checkpoint whose policy and value to start from."
 )
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
-@click.option("--steps", type=int, help="Control steps of experience in total.")
+@click.option("--steps", type=int, help="Control steps of experience in total; gradient steps with --offline.")
 @click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Stop after so much training [s].")
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--device", help="cpu (default) or cuda.")
@@ -59,8 +62,13 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --demos my_demos.zarr --objective airl --set reward.inputs=state
       gcl train --objective reward --robot cheetah --reward cheetah.bundle/reward.onnx
       gcl train --objective task-reward --robot cheetah --out runs/expert
+      gcl train --offline --demos my_demos.zarr --background others.zarr
     """
     _check_folder(out, resume)
+    if options["offline"]:
+        from toolkit.commands.train_offline import train_offline
+
+        return train_offline(demos, robot, out, resume, options)
     from toolkit.commands.prepare import prepare
 
     run = prepare(demos, robot, out, options)
@@ -105,7 +113,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
 
 
 def train_with_progress(
-    run: Run, eval_every: int, eval_episodes: int, quiet: bool = False, seconds: float | None = None
+    run: Run[Trainer], eval_every: int, eval_episodes: int, quiet: bool = False, seconds: float | None = None
 ) -> list[dict[str, float]]:
     """Trains with a progress bar that shows the numbers that matter.
 
