@@ -86,9 +86,11 @@ class OfflineLearner:
         observations = np.concatenate([e.observations for e in self._demos.train])
         self.reward.normalizer.update(torch.from_numpy(observations).to(self.device))
         fit = (config.policy, config.seed, self.device)
+        started = time.perf_counter()
         self.policy = estimate_log_q(self._demos.train, *fit, self._demos.weights)
         if background_policy is None:
             background_policy = estimate_log_q(self._background.train, *fit)
+        self.cloning_seconds = time.perf_counter() - started
         self.background_policy = background_policy.to(self.device)
         self._score()
         demo, other = (self._draw_to_measure(side) for side in (self._demos, self._background))

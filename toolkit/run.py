@@ -37,6 +37,7 @@ class Learner(Protocol):
     policy: GaussianPolicy
     device: torch.device
     iteration: int
+    cloning_seconds: float  # [s] spent before the first iteration
 
     @property
     def steps(self) -> int:
@@ -85,7 +86,8 @@ class Run(Generic[AnyLearner]):
         self.trainer = trainer
         self.demos = demos
         self.episodes = episodes
-        self.seconds = 0.0  # wall clock spent training, evaluations left out, earlier sessions included
+        # Wall clock spent learning: cloning included, evaluations left out, earlier sessions included
+        self.seconds = trainer.cloning_seconds
         self.interrupted = False
         observations = [e.observations[:-1] for e in episodes] or [np.zeros((0, trainer.spec.obs_dim), np.float32)]
         actions = [e.actions for e in episodes] or [np.zeros((0, trainer.spec.act_dim), np.float32)]

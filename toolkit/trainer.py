@@ -93,8 +93,10 @@ class Trainer:
         judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
         self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha)
         self.demos = self.held_out_demos = None
+        started = time.perf_counter()
         if episodes:
             self._learn_from(episodes)
+        self.cloning_seconds = time.perf_counter() - started  # [s] wall clock; part of what a run takes
         self.sim = BatchSim(spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads)
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
