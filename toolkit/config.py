@@ -36,13 +36,13 @@ class PolicyConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of policy and value network."""
-    log_std_init: float = -1.2
+    log_std_init: float = -0.5
     """Natural log of the standard deviation the policy starts with, in action units."""
     log_std_min: float = -3.0
     """Floor of log std: below it, log q of the expert's actions falls without bound."""
     log_std_max: float = 0.0
     """Ceiling of log std: actions beyond [-1, 1] are clipped, so more noise would only look like entropy."""
-    warm_start: int = 2000
+    warm_start: int = 10_000
     """Gradient steps of behaviour cloning before the policy acts; 0 starts from nothing."""
 
 
@@ -112,9 +112,9 @@ class PpoConfig:
     """Share of the run over which `demo_weight` falls to 0, in a straight line."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
-    target_kl: float = 0.02
+    target_kl: float = 0.01
     """KL divergence between successive policies to aim for [nats]; 0 keeps the learning rate fixed."""
-    discount: float = 0.99
+    discount: float = 0.995
     """gamma of the generator's return."""
     gae_lambda: float = 0.95
     """lambda of generalised advantage estimation."""

@@ -14,10 +14,10 @@ GOOD_EXPERT = {"cheetah": 600.0, "walker": 900.0, "cartpole": 800.0, "reacher": 
 # Control steps of training, by robot
 STEPS = {
     "cheetah": 2_000_000,
-    "walker": 4_000_000,
-    "cartpole": 500_000,
-    "reacher": 1_000_000,
-    "finger": 2_000_000,
+    "walker": 2_500_000,
+    "cartpole": 1_500_000,
+    "reacher": 2_000_000,
+    "finger": 1_500_000,
     "hopper": 4_000_000,
     "quadruped": 4_000_000,
     "humanoid": 6_000_000,
@@ -49,7 +49,7 @@ OFF_POLICY = ("--generator", "sac")
 OFF_POLICY_STEPS = 200_000
 # Arguments of a `gcl` command that says how learned and true return go together over graded policies, with {run} and
 # {bundle}; its JSON has "pearson"
-CORRELATION: tuple[str, ...] = ()
+CORRELATION: tuple[str, ...] = ("eval", "{run}", "--graded", "12", "--json")
 # Changed robots by the robot whose demos are learned from: names or paths of robot.yaml
 VARIANTS = {
     "cheetah": ("cheetah-long", "cheetah-lame", "cheetah-weak"),
@@ -57,11 +57,12 @@ VARIANTS = {
 }
 STATE_ONLY = ("reward.inputs=state",)
 
-SMOKE_STEPS = {"cartpole": 200_000, "reacher": 400_000}
+SMOKE_STEPS = {"cartpole": 1_000_000, "reacher": 1_500_000}
 CONTROL = ("objective=constant",)
 NOT_BY_DEFAULT = ("smoke", "control")
 
 _EVALUATE_OFTEN = ("--eval-every", "10")
+_EVALUATE_BRIEFLY = ("--eval-episodes", "1")  # the curve; what counts is measured at the end, on 20 episodes
 
 
 def all_studies(seeds: int) -> dict[str, Study]:
@@ -80,7 +81,9 @@ def all_studies(seeds: int) -> dict[str, Study]:
 
 def _job(study: str, robot: str, name: str, seed: int, settings: tuple[str, ...] = (), **more: Any) -> Job:
     """As most jobs are; `more` are the fields of a Job in which this one differs."""
-    return dataclasses.replace(Job(study, name, robot, robot, DEMOS, settings, seed, STEPS[robot]), **more)
+    return dataclasses.replace(
+        Job(study, name, robot, robot, DEMOS, settings, seed, STEPS[robot], options=_EVALUATE_BRIEFLY), **more
+    )
 
 
 def _reach(seeds: Sequence[int]) -> Study:
