@@ -148,6 +148,8 @@ class TrainConfig:
     """torch threads and simulation threads."""
     weighting: str = "agreement"
     """How much each demo counts: "agreement" (less for those unlike the majority, `demos/agreement.py`) or "equal"."""
+    randomize: bool = False
+    """Whether each environment draws its own masses, friction, gains, delay and noise from `robot.yaml`'s randomize."""
     holdout: float = 0.1
     """Share of each demo kept from the learner and used to measure overfitting."""
     checkpoint_every: int = 50

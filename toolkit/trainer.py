@@ -97,7 +97,9 @@ class Trainer:
         if episodes:
             self._learn_from(episodes)
         self.cloning_seconds = time.perf_counter() - started  # [s] wall clock; part of what a run takes
-        self.sim = BatchSim(spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads)
+        self.sim = BatchSim(
+            spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
+        )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
 

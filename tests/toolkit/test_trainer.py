@@ -12,6 +12,7 @@ import torch
 
 from demos.episode import Episode, EpisodeError
 from robots.robot_yaml import load_robot
+from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
 from toolkit.config import TrainConfig, with_settings
 from toolkit.held_out import hold_out, hold_out_weights
@@ -229,3 +230,15 @@ def test_checkpoint_gives_back_the_policy(tmp_path: Path):
     torch.testing.assert_close(parts.policy_module(observation).detach(), expected, atol=0.0, rtol=0.0)
     assert checkpoints.load_policy(tmp_path).act(parts.sample_observations[0]).shape == (SPEC.act_dim,)
     assert parts.sample_observations.shape == (240, SPEC.obs_dim)
+
+
+def test_randomize_reaches_the_simulator():
+    """--randomize: environments differ, and a robot whose file has no such section is refused in one line."""
+    ranges = load_robot("cheetah").randomize
+    assert ranges is not None
+    varied = dataclasses.replace(SPEC, randomize=dataclasses.replace(ranges, noise=()))
+    config = with_settings(TrainConfig(), [*SMALL, "randomize=true"])
+    masses = [Trainer(varied, config, episodes()).sim.model_of(i).body_mass.sum() for i in range(2)]
+    assert masses[0] != masses[1]
+    with pytest.raises(ToolkitError, match="no section randomize"):
+        Trainer(SPEC, config, episodes())

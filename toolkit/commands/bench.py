@@ -59,21 +59,28 @@ def train(robot: str, iterations: int, as_json: bool) -> None:
     trainer = Trainer(store.spec, config, store.episodes()[:5])
     trainer.iterate()  # allocations and thread pools of the first one would be counted otherwise
     seconds = {"simulate": 0.0, "reward": 0.0, "policy": 0.0}
+    started = time.process_time()
     for _ in range(iterations):
         metrics = trainer.iterate()
         for phase in seconds:
             seconds[phase] += metrics[f"time/{phase}"]
     total = sum(seconds.values())
+    busy = (time.process_time() - started) / total / trainer.config.threads
     result = {
         "robot": robot,
         "steps_per_s": iterations * trainer.steps_per_iteration / total,
         "share": {phase: value / total for phase, value in seconds.items()},
+        "busy": busy,
+        "threads": trainer.config.threads,
     }
     if as_json:
         click.echo(json.dumps(result))
     else:
         shares = ", ".join(f"{phase} {share:.0%}" for phase, share in result["share"].items())
-        click.echo(f"{robot}: {result['steps_per_s']:,.0f} control steps/s of training ({shares})")
+        click.echo(
+            f"{robot}: {result['steps_per_s']:,.0f} control steps/s of training ({shares}); "
+            f"{result['threads']} threads {busy:.0%} busy"
+        )
 
 
 @command.command()

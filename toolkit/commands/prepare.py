@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
             raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
         wanted = load_robot(robot) if robot is not None else None
         spec, episodes, identity = open_demos(demos, wanted, options["count"])
+        if config.randomize and spec.randomize is None:  # the store may be older than the robot's section
+            spec = dataclasses.replace(spec, randomize=load_robot(robot or spec.name).randomize)
         trainer = Trainer(spec, config, episodes)
     else:
         if robot is None or demos is not None or options["count"] is not None:
@@ -124,6 +127,7 @@ def config_from_options(options: dict[str, Any], defaults: dict[str, Any] | None
         "device": options["device"],
     }
     settings = [f"{name}={value}" for name, value in named.items() if value is not None]
+    settings += ["randomize=true"] if options["randomize"] else []
     if options["segment"] is not None:
         settings.append(f"reward.segment={0 if options['segment'] == 'episode' else options['segment']}")
     return with_settings(config, [*settings, *options["settings"]])

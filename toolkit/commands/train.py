@@ -38,6 +38,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total; gradient steps with --offline.")
 @click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Stop after so much training [s].")
+@click.option("--randomize", is_flag=True, help="Vary masses, friction, gains, delay and noise as robot.yaml says.")
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--device", help="cpu (default) or cuda.")
 @click.option(
