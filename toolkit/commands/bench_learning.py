@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import signal
@@ -22,6 +23,7 @@ REPORT, CURVES, BARS = "learning.md", "learning.png", "learning-bars.png"
 
 @click.command(name="learning")
 @click.option("--studies", "names", help="Which, separated by commas. Default: all that --list shows without a star.")
+@click.option("--robots", help="Only jobs on these robots, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds of each setting.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Jobs at a time. Default: one a core.")
 @click.option("--smoke", is_flag=True, help="Only a two-minute check; exit code 1 if it misses its target.")
@@ -35,8 +37,8 @@ REPORT, CURVES, BARS = "learning.md", "learning.png", "learning-bars.png"
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON and no progress bar.")
 def command(
-    names: str | None, seeds: int, side_by_side: int | None, smoke: bool, control: bool, retry: bool,
-    report_only: bool, list_only: bool, out: Path, as_json: bool,
+    names: str | None, robots: str | None, seeds: int, side_by_side: int | None, smoke: bool, control: bool,
+    retry: bool, report_only: bool, list_only: bool, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Train, evaluate and compare on many robots, settings and seeds.
 
@@ -50,7 +52,7 @@ def command(
       gcl bench learning --smoke
       gcl bench learning --studies reach,family --seeds 3
     """
-    studies = _chosen(names, seeds, smoke, control)
+    studies = _on_robots(_chosen(names, seeds, smoke, control), robots)
     if list_only:
         _list(seeds, as_json)
         return
@@ -91,6 +93,24 @@ def _chosen(names: str | None, seeds: int, smoke: bool, control: bool) -> list[S
             f"--studies {names!r}: no study {', '.join(unknown) or 'named'}; legal are {', '.join(studies)}"
         )
     return [studies[name] for name in dict.fromkeys(wanted)]
+
+
+def _on_robots(studies: list[Study], robots: str | None) -> list[Study]:
+    """The studies with their jobs on some robots only, those that have none left out."""
+    from toolkit.study import StudyError
+
+    if robots is None:
+        return studies
+    wanted = {name.strip() for name in robots.split(",")}
+    known = {job.robot for study in studies for job in study.jobs}
+    if not wanted <= known:
+        raise StudyError(
+            f"--robots {robots!r}: no job on {', '.join(sorted(wanted - known))}; legal are {', '.join(sorted(known))}"
+        )
+    kept = [
+        dataclasses.replace(study, jobs=tuple(job for job in study.jobs if job.robot in wanted)) for study in studies
+    ]
+    return [study for study in kept if study.jobs]
 
 
 def _list(seeds: int, as_json: bool) -> None:

@@ -9,6 +9,9 @@ from click.testing import CliRunner, Result
 
 from toolkit import child_commands
 from toolkit.cli import main
+from toolkit.commands import bench_learning
+from toolkit.studies import all_studies
+from toolkit.study import StudyError
 
 STUB = Path(__file__).parents[2] / "study_stub.py"
 
@@ -93,3 +96,13 @@ def test_a_wrong_choice_is_one_line(
     result = learning(tmp_path / "out", monkeypatch, *arguments)
     assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_robots_narrow_the_studies():
+    """--robots keeps the jobs on those robots, drops studies without any, and refuses a robot that no job is on."""
+    studies = list(all_studies(2).values())
+    kept = bench_learning._on_robots(studies, "finger, hopper")
+    assert {job.robot for study in kept for job in study.jobs} == {"finger", "hopper"}
+    assert {study.name for study in kept} == {"reach", "control"}
+    with pytest.raises(StudyError, match="no job on toaster; legal are cartpole"):
+        bench_learning._on_robots(studies, "toaster")
