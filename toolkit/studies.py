@@ -35,7 +35,7 @@ FAMILY = {
     "airl": ("objective=airl",),
     "bc": ("objective=bc",),
 }
-FAMILY_SECONDS = 300.0
+FAMILY_SECONDS = 100.0
 ABLATION = {
     "as it ships": (),
     "temper 1 (exact logit)": ("reward.temper=1",),
