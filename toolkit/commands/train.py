@@ -118,6 +118,9 @@ def train_with_progress(
 ) -> list[dict[str, float]]:
     """Trains with a progress bar that shows the numbers that matter.
 
+    They are steps a second, the discriminator's accuracy (on what it learns from / on held-out demos), the policy's
+    noise, and the last return in dm_control.
+
     Args:
         run: What to train.
         eval_every: Iterations between evaluations; 0 for none.
@@ -133,13 +136,14 @@ def train_with_progress(
     trainer = run.trainer
     columns = [
         TextColumn("train"),
-        BarColumn(),
-        TextColumn("{task.completed:,}/{task.total:,} steps"),
+        BarColumn(bar_width=12),  # the numbers must fit beside it on 80 columns
+        TextColumn("{task.fields[steps]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}"),
     ]
     with Progress(*columns, disable=quiet) as progress:
-        task = progress.add_task("train", total=trainer.iterations * trainer.steps_per_iteration, shown="")
+        total = trainer.iterations * trainer.steps_per_iteration
+        task = progress.add_task("train", total=total, steps="", shown="")
         returned = ""
 
         def on_progress(trainer: Any, metrics: dict[str, float], evaluation: Any) -> None:
@@ -147,15 +151,16 @@ def train_with_progress(
             seconds = sum(value for name, value in metrics.items() if name.startswith("time/"))
             shown = f"{trainer.steps_per_iteration / seconds:,.0f}/s"
             if "reward/accuracy" in metrics:
-                shown += f"  D {metrics['reward/accuracy']:.2f}"
+                shown += f" D {metrics['reward/accuracy']:.2f}"
             if "held_out/accuracy" in metrics:
-                shown += f" held out {metrics['held_out/accuracy']:.2f}"
-            shown += f"  std {metrics['policy/std']:.2f}"
+                shown += f"/{metrics['held_out/accuracy']:.2f}"
+            shown += f" std {metrics['policy/std']:.2f}"
             if evaluation is not None:
-                returned = f"  return {evaluation.mean:.0f}"
+                returned = f" return {evaluation.mean:.0f}"
                 if not progress.console.is_terminal and not quiet:
                     click.echo(f"{trainer.steps:>10,} steps {run.seconds:6.0f} s {shown}{returned}")
-            progress.update(task, completed=trainer.steps, shown=shown + returned)
+            steps = f"{trainer.steps / 1e6:.2f}/{total / 1e6:.2f} M"
+            progress.update(task, completed=trainer.steps, steps=steps, shown=shown + returned)
 
         return run.train(on_progress, eval_every, eval_episodes, seconds)
 
