@@ -69,7 +69,7 @@ class OfflineLearner:
         """
         if config.policy.warm_start == 0:
             raise OfflineError("policy.warm_start 0: offline, it is the gradient steps of the density fits; at least 1")
-        self.spec, self.config = spec, resolve(config, spec)
+        self.spec, self.config = spec, resolve(config, spec, [episode.length for episode in (*demos, *background)])
         config, segment = self.config, self.config.reward.segment
         demos = _usable(demos, "demos", spec, segment)
         background = _usable(background, "background", spec, segment)

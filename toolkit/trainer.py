@@ -31,19 +31,24 @@ class TrainingError(ToolkitError):
     """A run that cannot start or go on."""
 
 
-def resolve(config: TrainConfig, spec: RobotSpec) -> TrainConfig:
+def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -> TrainConfig:
     """Fills in what depends on the robot, so that the checkpoint holds numbers and no "auto".
 
     Args:
         config: As the user gave it.
         spec: The robot.
+        lengths: Steps of each demo. Where "the whole episode" is asked for, the shortest says how long that is.
 
     Returns:
         The config with segment length, temper and shaping as they will be used.
     """
     reward = config.reward
     # AIRL's discriminator judges single steps.
-    segment = 1 if config.objective == "airl" else min(reward.segment or spec.episode_steps, spec.episode_steps)
+    segment = (
+        1
+        if config.objective == "airl"
+        else min(reward.segment or min(lengths, default=spec.episode_steps), spec.episode_steps)
+    )
     temper = reward.alpha / segment if reward.temper is None else reward.temper
     shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
     return dataclasses.replace(
@@ -76,7 +81,7 @@ class Trainer:
             TrainingError: No demos, or demos of another size than the robot, or a reward where none may be.
         """
         _check(spec, config, episodes, task_reward, frozen_reward)
-        self.spec, self.config = spec, resolve(config, spec)
+        self.spec, self.config = spec, resolve(config, spec, [episode.length for episode in episodes])
         config = self.config
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)

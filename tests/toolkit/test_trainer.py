@@ -105,6 +105,15 @@ def test_segment_zero_is_the_whole_episode():
     assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
 
 
+def test_whole_episodes_of_different_lengths():
+    """Demos of 120 and 70 steps: segments of 70, so that every demo is learned from; and an iteration runs."""
+    demos = [*episodes(2), *episodes(1, length=70)]
+    run = trainer(demos, "reward.segment=0", "holdout=0")
+    assert run.config.reward.segment == 70
+    assert run.demos is not None and len(run.demos.starts) == 51 + 51 + 1
+    run.iterate()
+
+
 def test_head_start_leaves_the_policy_alone():
     """While it lasts, reward and value learn and the policy does not."""
     run = trainer(None, "ppo.head_start=2")
