@@ -31,13 +31,18 @@ SEES_TRUE_REWARD = ("robots/task.py", "toolkit/evaluate.py", "toolkit/video.py",
 LEARNER = tuple(
     f"toolkit/{name}.py"
     for name in (
+        "clipped_entropy",
+        "critic",
         "held_out",
         "losses",
         "networks",
         "normalizer",
+        "policy_mixture",
         "ppo",
+        "replay",
         "reward_learner",
         "rollout",
+        "sac",
         "trainer",
         "warm_start",
     )

@@ -15,6 +15,8 @@ from typing import Any
 from robots.spec import ToolkitError
 
 OBJECTIVES = ("gan-gcl", "task-reward")
+GENERATORS = ("ppo", "sac")
+NEGATIVES = ("current", "mixture")
 DEVICES = ("cpu", "cuda")
 
 
@@ -94,13 +96,56 @@ class PpoConfig:
 
 
 @dataclass(frozen=True)
+class SacConfig:
+    """The off-policy generator: soft actor-critic on remembered steps. Its temperature is `reward.alpha`."""
+
+    num_envs: int = 16
+    """Environments stepped side by side."""
+    horizon: int = 32
+    """Control steps per environment and iteration; raised to L when segments are longer."""
+    capacity: int = 200_000
+    """Steps remembered, over all environments."""
+    updates_per_step: float = 0.25
+    """Gradient steps of the critics per step of experience."""
+    policy_delay: int = 2
+    """Gradient steps of the critics per gradient step of the policy."""
+    batch: int = 256
+    """Steps per gradient step."""
+    demo_share: float = 0.25
+    """Share of each batch that comes from the demos, labelled like the rest; in [0, 1)."""
+    clone_weight: float = 0.2
+    """Weight of E[log q] of the demo steps in the policy's objective, in units of the spread of Q; 0 for none."""
+    head_start: int = 10
+    """Iterations at the beginning in which reward and critics learn and the policy waits."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of the critics."""
+    policy_learning_rate: float = 3e-4
+    """Adam step of the policy."""
+    critic_learning_rate: float = 1e-3
+    """Adam step of the critics."""
+    tau: float = 0.01
+    """Share by which the target networks move toward the critics at each gradient step."""
+    discount: float = 0.99
+    """gamma of the generator's return."""
+    negatives: str = "current"
+    """What scores the discriminator's negatives: "current", the present policy, whoever acted; "mixture", the exact
+    density of the uniform mixture of up to 20 past policies."""
+    negatives_rows: int = 0
+    """The negatives come from this many of the newest steps of each environment; 0 means from all."""
+    segments: int = 256
+    """Segments of negatives drawn from the replay at each iteration."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
     objective: str = "gan-gcl"
     """What is learned: "gan-gcl" (reward and policy from demos) or "task-reward" (policy only; makes experts)."""
-    total_steps: int = 2_000_000
-    """Control steps of environment experience, over all environments."""
+    generator: str = "ppo"
+    """What improves the policy: "ppo" (on-policy, fast by the clock) or "sac" (off-policy, needs few steps)."""
+    total_steps: int | None = None
+    """Control steps of environment experience, over all environments; None means 2,000,000, with "sac" 200,000."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"
@@ -114,12 +159,26 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    sac: SacConfig = field(default_factory=SacConfig)
+
+    @property
+    def acting(self) -> PpoConfig | SacConfig:
+        """The settings of the generator in use: environments, horizon and head start."""
+        return self.sac if self.generator == "sac" else self.ppo
 
     def __post_init__(self) -> None:
         """Refuses values no run can use."""
         _require(self.objective in OBJECTIVES, f"objective {self.objective!r}; legal are {', '.join(OBJECTIVES)}")
+        _require(self.generator in GENERATORS, f"generator {self.generator!r}; legal are {', '.join(GENERATORS)}")
+        _require(
+            self.generator == "ppo" or self.objective != "task-reward",
+            'generator "sac" keeps no rewards, so it cannot learn objective "task-reward"; use generator "ppo"',
+        )
         for name in ("total_steps", "threads", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}; must be at least 1")
+            _require(
+                getattr(self, name) is None or getattr(self, name) >= 1,
+                f"{name} {getattr(self, name)}; must be at least 1",
+            )
         _require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
         _require(
             self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1"
@@ -135,6 +194,15 @@ class TrainConfig:
         for name in ("num_envs", "horizon", "epochs", "minibatches"):
             _require(getattr(ppo, name) >= 1, f"ppo.{name} {getattr(ppo, name)}; must be at least 1")
         _require(0.0 < ppo.discount <= 1.0, f"ppo.discount {ppo.discount}; must be in (0, 1]")
+        sac = self.sac
+        for name in ("num_envs", "horizon", "capacity", "policy_delay", "batch", "segments"):
+            _require(getattr(sac, name) >= 1, f"sac.{name} {getattr(sac, name)}; must be at least 1")
+        for name in ("discount", "tau"):
+            _require(0.0 < getattr(sac, name) <= 1.0, f"sac.{name} {getattr(sac, name)}; must be in (0, 1]")
+        _require(sac.updates_per_step > 0.0, f"sac.updates_per_step {sac.updates_per_step}; must be positive")
+        _require(0.0 <= sac.demo_share < 1.0, f"sac.demo_share {sac.demo_share}; must be in [0, 1)")
+        _require(sac.clone_weight >= 0.0, f"sac.clone_weight {sac.clone_weight}; must be >= 0")
+        _require(sac.negatives in NEGATIVES, f"sac.negatives {sac.negatives!r}; legal are {', '.join(NEGATIVES)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready data; `config_from_dict` is the inverse."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,8 @@ from toolkit.losses import clipped_surrogate, gaussian_kl, generalized_advantage
 from toolkit.networks import GaussianPolicy, ValueNetwork, clipped_gaussian_log_prob
 from toolkit.rollout import Rollout
 
+# (observation, next_observation, action, log_prob, termination) of some steps -> their reward
+Label = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 _LEARNING_RATE_RANGE = (1e-5, 3e-3)
 
 
@@ -35,14 +40,31 @@ class PolicyLearner:
         """Adam's present step size."""
         return self.optimizer.param_groups[0]["lr"]
 
+    @property
+    def scorer(self) -> GaussianPolicy:
+        """What log q of the discriminator means: the present policy."""
+        return self.policy
+
+    def remember(self, rollout: Rollout) -> Rollout:
+        """The rollout as it is: an on-policy learner has no other negatives."""
+        return rollout
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser; the networks are the trainer's."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the optimiser back where `state_dict` found it."""
+        self.optimizer.load_state_dict(state["optimizer"])
+
     def update(
-        self, rollout: Rollout, reward: Tensor, generator: torch.Generator, value_only: bool = False
+        self, rollout: Rollout, label: Label, generator: torch.Generator, value_only: bool = False
     ) -> dict[str, float]:
         """One iteration of PPO (Schulman et al. 2017, algorithm 1).
 
         Args:
             rollout: Experience of the present policy.
-            reward: [T, B] reward of each step.
+            label: Gives the [T, B] reward of the rollout's steps.
             generator: Shuffles the minibatches.
             value_only: Leave the policy as it is.
 
@@ -50,6 +72,8 @@ class PolicyLearner:
             Metrics by name.
         """
         config = self.config
+        steps = (rollout.observation, rollout.next_observation, rollout.action, rollout.log_prob, rollout.termination)
+        reward = label(*steps)
         with torch.no_grad():
             features = self.policy.normalizer(rollout.observation)
             value = self.value.unscale(self.value(features))

@@ -19,8 +19,10 @@ from toolkit.losses import (
     solve_log_z,
 )
 from toolkit.networks import GaussianPolicy, RewardNetwork
+from toolkit.policy_mixture import PolicyMixture
 from toolkit.rollout import Rollout
 
+Scorer = GaussianPolicy | PolicyMixture  # whoever says log q of [L, N, .] segments
 _PENALTY_POINTS = 2048  # enough for a mean; the double backward pass is the dearest part of an update
 
 
@@ -54,7 +56,7 @@ class RewardLearner:
         self.log_z = 0.0  # of one segment [nats], as last solved
 
     def update(
-        self, demos: SegmentSampler, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator
+        self, demos: SegmentSampler, rollout: Rollout, policy: Scorer, generator: torch.Generator
     ) -> dict[str, float]:
         """A few discriminator steps against one rollout (Finn et al. 2016, L_D; the policy is held fixed).
 
@@ -75,14 +77,20 @@ class RewardLearner:
         return metrics
 
     @torch.no_grad()
-    def label(self, rollout: Rollout) -> Tensor:
-        """[T, B] reward of the generator for each step of a rollout."""
-        r_t = self.reward(rollout.observation, rollout.action)
-        return generator_reward(r_t, rollout.log_prob, self.log_z, self.config.alpha, self.segment)
+    def label(
+        self,
+        observation: Tensor,
+        next_observation: Tensor,  # noqa: ARG002 - for rewards that look ahead
+        action: Tensor,
+        log_prob: Tensor,
+        termination: Tensor,  # noqa: ARG002
+    ) -> Tensor:
+        """(...) reward of the generator for steps (..., .) whose actions have log density `log_prob` (...)."""
+        return generator_reward(self.reward(observation, action), log_prob, self.log_z, self.config.alpha, self.segment)
 
     @torch.no_grad()
     def expert_segments(
-        self, demos: SegmentSampler, policy: GaussianPolicy, generator: torch.Generator, count: int
+        self, demos: SegmentSampler, policy: Scorer, generator: torch.Generator, count: int
     ) -> Segments:
         """Draws expert segments, jitters their actions and scores them under the present policy.
 
@@ -174,7 +182,7 @@ class RewardLearner:
 
     @torch.no_grad()
     def held_out(
-        self, demos: SegmentSampler, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator
+        self, demos: SegmentSampler, rollout: Rollout, policy: Scorer, generator: torch.Generator
     ) -> dict[str, float]:
         """How the discriminator sees demos it never learned from.
 

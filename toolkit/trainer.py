@@ -20,11 +20,16 @@ from toolkit.held_out import hold_out
 from toolkit.losses import generator_reward
 from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork
 from toolkit.ppo import PolicyLearner
+from toolkit.replay import demo_transitions
 from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Collector
+from toolkit.sac import SacLearner
 from toolkit.warm_start import clone_behaviour
 
 TaskReward = Callable[[BatchSim], np.ndarray]  # true reward [B] of the step just simulated; makes experts, nothing else
+
+
+_PPO_STEPS, _SAC_STEPS = 2_000_000, 200_000  # control steps of a run that names no number
 
 
 class TrainingError(ToolkitError):
@@ -42,16 +47,25 @@ def resolve(config: TrainConfig, spec: RobotSpec) -> TrainConfig:
         The config with segment length, temper, horizon, number of environments and of segments as they will be used.
         Longer segments need longer rollouts; environments and segments get fewer, so that an iteration keeps its size.
     """
-    reward, ppo = config.reward, config.ppo
+    reward, acting = config.reward, config.acting
     segment = min(reward.segment or spec.episode_steps, spec.episode_steps)
     temper = reward.alpha / segment if reward.temper is None else reward.temper
-    horizon = max(ppo.horizon, segment) if config.objective == "gan-gcl" else ppo.horizon
-    num_envs = max(min(32, ppo.num_envs), ppo.num_envs * ppo.horizon // horizon)
-    batch_segments = max(min(16, reward.batch_segments), reward.batch_segments * ppo.horizon // horizon)
+    horizon = max(acting.horizon, segment) if config.objective == "gan-gcl" else acting.horizon
+    reward = dataclasses.replace(reward, segment=segment, temper=temper)
+    if config.generator == "sac":
+        return dataclasses.replace(
+            config,
+            total_steps=config.total_steps or _SAC_STEPS,
+            reward=reward,
+            sac=dataclasses.replace(config.sac, horizon=horizon),
+        )
+    num_envs = max(min(32, acting.num_envs), acting.num_envs * acting.horizon // horizon)
+    batch_segments = max(min(16, reward.batch_segments), reward.batch_segments * acting.horizon // horizon)
     return dataclasses.replace(
         config,
-        reward=dataclasses.replace(reward, segment=segment, temper=temper, batch_segments=batch_segments),
-        ppo=dataclasses.replace(ppo, horizon=horizon, num_envs=num_envs),
+        total_steps=config.total_steps or _PPO_STEPS,
+        reward=dataclasses.replace(reward, batch_segments=batch_segments),
+        ppo=dataclasses.replace(config.ppo, horizon=horizon, num_envs=num_envs),
     )
 
 
@@ -84,20 +98,25 @@ class Trainer:
         self.policy = GaussianPolicy(spec.obs_dim, spec.act_dim, config.policy.hidden, limits).to(self.device)
         self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
         self.reward = RewardNetwork(spec.obs_dim, spec.act_dim, config.reward.hidden).to(self.device)
-        self.policy_learner = PolicyLearner(self.policy, self.value, config.ppo)
         self.reward_learner = RewardLearner(self.reward, config.reward, config.reward.segment, self.rng)
         self.task_reward = task_reward
-        self.demos = self.held_out_demos = None
+        self.demos = self.held_out_demos = demo_steps = None
         if episodes:
             train, held_out = hold_out(episodes, config.holdout, config.reward.segment, config.seed)
             self.demos = SegmentSampler(train, config.reward.segment)
             self.held_out_demos = SegmentSampler(held_out, config.reward.segment) if held_out else None
+            demo_steps = demo_transitions(train, self.device)
             observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
             self.reward.normalizer.update(observations)
             self.policy.normalizer.update(observations)
             clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
+        if config.generator == "sac":
+            alpha, segment = config.reward.alpha, config.reward.segment
+            self.policy_learner = SacLearner(self.policy, config.sac, alpha, segment, demo_steps, self.generator)
+        else:
+            self.policy_learner = PolicyLearner(self.policy, self.value, config.ppo)
         stagger = config.reward.segment < spec.episode_steps
-        self.sim = BatchSim(spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads, stagger=stagger)
+        self.sim = BatchSim(spec, config.acting.num_envs, seed=config.seed, num_threads=config.threads, stagger=stagger)
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
 
@@ -109,11 +128,12 @@ class Trainer:
     @property
     def steps_per_iteration(self) -> int:
         """Control steps simulated per iteration."""
-        return self.config.ppo.num_envs * self.config.ppo.horizon
+        return self.config.acting.num_envs * self.config.acting.horizon
 
     @property
     def iterations(self) -> int:
         """Iterations in the whole run."""
+        assert self.config.total_steps is not None  # resolved
         return -(-self.config.total_steps // self.steps_per_iteration)
 
     def learn(self, on_iteration: Callable[[Trainer, dict[str, float]], bool]) -> None:
@@ -138,19 +158,20 @@ class Trainer:
             task_reward = self.task_reward
             before_reset = lambda: true_reward.append(task_reward(self.sim))  # noqa: E731
         started = time.perf_counter()
-        rollout = self.collector.collect(self.policy, self.config.ppo.horizon, before_reset)
+        rollout = self.collector.collect(self.policy, self.config.acting.horizon, before_reset)
         collected = time.perf_counter()
         if self.demos is None:
             r_t = torch.from_numpy(np.stack(true_reward)).to(self.device, torch.float32)
             metrics = {"reward/task": float(r_t.mean())}
-            label = generator_reward(r_t, rollout.log_prob, 0.0, self.config.reward.alpha, 1)
+            label = lambda *step: generator_reward(r_t, step[3], 0.0, self.config.reward.alpha, 1)  # noqa: E731
         else:
-            metrics = self.reward_learner.update(self.demos, rollout, self.policy, self.generator)
+            experience, scorer = self.policy_learner.remember(rollout), self.policy_learner.scorer
+            metrics = self.reward_learner.update(self.demos, experience, scorer, self.generator)
             if self.held_out_demos is not None:
-                metrics |= self.reward_learner.held_out(self.held_out_demos, rollout, self.policy, self.generator)
-            label = self.reward_learner.label(rollout)
+                metrics |= self.reward_learner.held_out(self.held_out_demos, experience, scorer, self.generator)
+            label = self.reward_learner.label
         judged = time.perf_counter()
-        wait = self.demos is not None and self.iteration < self.config.ppo.head_start
+        wait = self.demos is not None and self.iteration < self.config.acting.head_start
         metrics |= self.policy_learner.update(rollout, label, self.generator, value_only=wait)
         if self.demos is None:
             # Last, so that every log q of this iteration was computed with one and the same policy. With demos the
@@ -172,7 +193,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "value": self.value.state_dict(),
             "reward": self.reward.state_dict(),
-            "policy_optimizer": self.policy_learner.optimizer.state_dict(),
+            "policy_learner": self.policy_learner.state_dict(),
             "reward_optimizer": self.reward_learner.optimizer.state_dict(),
             "log_z": self.reward_learner.log_z,
             "torch_generator": self.generator.get_state(),
@@ -189,7 +210,7 @@ class Trainer:
         self.policy.load_state_dict(state["policy"])
         self.value.load_state_dict(state["value"])
         self.reward.load_state_dict(state["reward"])
-        self.policy_learner.optimizer.load_state_dict(state["policy_optimizer"])
+        self.policy_learner.load_state_dict(state["policy_learner"])
         self.reward_learner.optimizer.load_state_dict(state["reward_optimizer"])
         self.reward_learner.log_z = state["log_z"]
         self.generator.set_state(state["torch_generator"])

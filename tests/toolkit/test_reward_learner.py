@@ -106,4 +106,6 @@ def test_label_is_the_generators_reward(policy: GaussianPolicy):
     judge, experience = learner(segment=4, alpha=0.2), rollout(policy)
     judge.log_z = 3.0
     expected = judge.reward(experience.observation, experience.action) - 0.2 * experience.log_prob - 0.2 * 3.0 / 4
-    torch.testing.assert_close(judge.label(experience), expected.detach())
+    steps = (experience.observation, experience.next_observation, experience.action, experience.log_prob)
+    steps = (*steps, experience.termination)
+    torch.testing.assert_close(judge.label(*steps), expected.detach())

@@ -13,7 +13,7 @@ import torch
 from demos.episode import Episode
 from robots.robot_yaml import load_robot
 from toolkit import checkpoint as checkpoints
-from toolkit.config import TrainConfig, with_settings
+from toolkit.config import ConfigError, TrainConfig, with_settings
 from toolkit.held_out import hold_out
 from toolkit.metrics import read_metrics
 from toolkit.run import Run
@@ -23,6 +23,8 @@ SPEC = load_robot("cartpole")
 SMALL = [
     "total_steps=640", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
     "reward.segment=8", "reward.batch_segments=16", "policy.warm_start=5", "ppo.head_start=1",
+    "sac.num_envs=8", "sac.horizon=16", "sac.batch=16", "sac.hidden=[8]", "sac.segments=16", "sac.head_start=1",
+    "sac.updates_per_step=0.1",
 ]  # fmt: skip
 
 
@@ -53,15 +55,17 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-def test_resumed_run_is_the_same_run(tmp_path: Path):
+@pytest.mark.parametrize("generator", ["ppo", "sac"])
+def test_resumed_run_is_the_same_run(tmp_path: Path, generator: str):
     """Five iterations, or two, a checkpoint, a new process's worth of objects, and three: equal to the last bit."""
-    whole = trainer()
+    settings = [f"generator={generator}", "sac.negatives=mixture"]
+    whole = trainer(None, *settings)
     straight = [untimed(whole.iterate()) for _ in range(5)]
-    first = trainer()
+    first = trainer(None, *settings)
     for _ in range(2):
         first.iterate()
     Run(tmp_path, first, {}, episodes()).save()
-    second = trainer()
+    second = trainer(None, *settings)
     run = Run(tmp_path, second, {}, episodes())
     run.resume()
     continued = [untimed(second.iterate()) for _ in range(3)]
@@ -69,11 +73,12 @@ def test_resumed_run_is_the_same_run(tmp_path: Path):
     assert torch.equal(numbers(second), numbers(whole))
 
 
-def test_true_reward_never_reaches_the_learner():
+@pytest.mark.parametrize("generator", ["ppo", "sac"])
+def test_true_reward_never_reaches_the_learner(generator: str):
     """Demos with their rewards recorded, falsified or absent train exactly the same networks."""
     results = []
     for rewards in (None, np.full(120, 1.0, np.float32), np.linspace(-1e6, 1e6, 120, dtype=np.float32)):
-        run = trainer(episodes(rewards=rewards))
+        run = trainer(episodes(rewards=rewards), f"generator={generator}")
         for _ in range(3):
             run.iterate()
         results.append(numbers(run))
@@ -104,6 +109,24 @@ def test_whole_episode_segments_get_whole_episode_rollouts():
     assert config.ppo.num_envs == 32
     assert config.reward.batch_segments == 16
     assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
+
+
+def test_generator_decides_the_size_of_a_run():
+    """Steps, environments and horizon are the generator's, unless the user says otherwise."""
+    sac = with_settings(TrainConfig(), ["generator=sac"])
+    assert resolve(TrainConfig(), SPEC).total_steps == 2_000_000
+    assert resolve(sac, SPEC).total_steps == 200_000
+    assert resolve(with_settings(sac, ["total_steps=7"]), SPEC).total_steps == 7
+    run = trainer(None, "generator=sac", "sac.num_envs=4")
+    assert run.sim.num_envs == 4
+    assert run.steps_per_iteration == 4 * 16
+    assert resolve(with_settings(sac, ["reward.segment=0"]), SPEC).sac.horizon == SPEC.episode_steps
+
+
+def test_sac_refuses_the_task_reward():
+    """Its replay keeps no rewards."""
+    with pytest.raises(ConfigError, match="keeps no rewards"):
+        with_settings(TrainConfig(), ["generator=sac", "objective=task-reward"])
 
 
 def test_head_start_leaves_the_policy_alone():

@@ -19,6 +19,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.option("--robot", help="Robot, for --objective task-reward; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), or task-reward to train an expert on the true reward.")
+@click.option("--generator", help="ppo (default), or sac to need fewer steps of experience.")
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total.")
 @click.option("--seed", type=int, help="Seed of everything random.")
@@ -82,7 +83,8 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
         demos: Demo store, or None to train an expert.
         robot: Robot name or path, for experts.
         out: Run folder, or None for a fresh one.
-        options: The remaining options by name: config_file, settings, objective, segment, steps, seed, device.
+        options: The remaining options by name: config_file, settings, objective, generator, segment, steps, seed,
+            device.
 
     Returns:
         The run, not started.
@@ -190,6 +192,7 @@ def _config(options: dict[str, Any]) -> Any:
     config = config_from_dict(data)
     named = {
         "objective": options["objective"],
+        "generator": options["generator"],
         "total_steps": options["steps"],
         "seed": options["seed"],
         "device": options["device"],
