@@ -113,8 +113,9 @@ class SacConfig:
     """Steps per gradient step."""
     demo_share: float = 0.25
     """Share of each batch that comes from the demos, labelled like the rest; in [0, 1)."""
-    clone_weight: float = 0.2
-    """Weight of E[log q] of the demo steps in the policy's objective, in units of the spread of Q; 0 for none."""
+    clone_weight: float = 1.0
+    """Weight of the mean squared distance from the demos' actions in the policy's loss, in units of the spread of Q; 0
+    for none. Needs a `demo_share`. It keeps a cloned start from being lost while the critics know little."""
     head_start: int = 10
     """Iterations at the beginning in which reward and critics learn and the policy waits."""
     hidden: tuple[int, ...] = (256, 256)

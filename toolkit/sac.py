@@ -12,7 +12,7 @@ from torch import Tensor
 from toolkit.clipped_entropy import clipped_gaussian_entropy, inward_clip
 from toolkit.config import SacConfig
 from toolkit.critic import TwinCritic, soft_target
-from toolkit.networks import GaussianPolicy, clipped_gaussian_log_prob
+from toolkit.networks import GaussianPolicy
 from toolkit.policy_mixture import MOST, PolicyMixture
 from toolkit.ppo import Label
 from toolkit.replay import ReplayBuffer, Transitions
@@ -185,10 +185,10 @@ class SacLearner:
         self.critic.requires_grad_(True)
         loss = -(q + self.alpha * clipped_gaussian_entropy(mean, policy.log_std)).mean()
         if demos and weight > 0.0:
-            # In units of how much Q varies, for the reward grows while it is learned. The spread is left alone: demos
-            # recorded without noise would shrink it to nothing.
-            log_q = clipped_gaussian_log_prob(batch.action[:demos], mean[:demos], policy.log_std.detach()).mean()
-            loss = loss - weight * q.detach().std() * log_q
+            # Squared distance, as in cloning, and not log q: that would hold on ever harder as the spread shrinks. In
+            # units of how much Q varies, for the reward grows while it is learned.
+            distance = (mean[:demos] - batch.action[:demos]).square().mean()
+            loss = loss + weight * q.detach().std() * distance
         self.policy_optimizer.zero_grad()
         loss.backward()
         self.policy_optimizer.step()

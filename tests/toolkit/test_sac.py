@@ -104,7 +104,7 @@ def test_labels_are_made_when_steps_are_drawn():
 
 def test_clone_weight_holds_the_policy_to_the_demos():
     """With no reward at all the policy goes to the demos' action."""
-    sac = learner(dataclasses.replace(CONFIG, demo_share=0.5, clone_weight=100.0), demos=DEMOS)
+    sac = learner(dataclasses.replace(CONFIG, demo_share=0.5, clone_weight=1000.0), demos=DEMOS)
     for _ in range(10):
         rollout = experience(sac)
         sac.remember(rollout)
