@@ -109,7 +109,7 @@ class SacConfig:
     """Gradient steps of the critics per step of experience."""
     policy_delay: int = 2
     """Gradient steps of the critics per gradient step of the policy."""
-    batch: int = 256
+    batch: int = 128
     """Steps per gradient step."""
     demo_share: float = 0.25
     """Share of each batch that comes from the demos, labelled like the rest; in [0, 1)."""
@@ -118,7 +118,7 @@ class SacConfig:
     for none. Needs a `demo_share`. It keeps a cloned start from being lost while the critics know little."""
     head_start: int = 10
     """Iterations at the beginning in which reward and critics learn and the policy waits."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of the critics."""
     policy_learning_rate: float = 3e-4
     """Adam step of the policy."""
