@@ -6,28 +6,22 @@ The resolved tree travels as JSON in the checkpoint and in the bundle, so that a
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from robots.spec import ToolkitError
+from toolkit.settings import ConfigError, at_least_1, build, require
 
 ADVERSARIAL = ("gan-gcl", "gcl", "gail", "airl")  # learn a reward from demos, and a policy against it
 FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
 OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward", "offline")
-OFFLINE_STEPS = 1000  # total_steps of objective "offline" where nothing else is said
+GENERATORS = ("ppo", "sac")
+NEGATIVES = ("current", "mixture")
 _LEAST_SEGMENTS = 16  # of each kind per update, however long they are
 REWARD_INPUTS = ("state-action", "state")
 LOG_Z = ("solved", "adam")
 WEIGHTINGS = ("agreement", "equal")
 EXPERT_LOG_Q = ("fresh", "stale")
 DEVICES = ("cpu", "cuda")
-
-
-class ConfigError(ToolkitError):
-    """A setting that does not exist or has an impossible value."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,9 @@ class RewardConfig:
     """Adam step of r_psi."""
     updates: int = 8
     """Discriminator updates per iteration."""
-    batch_steps: int = 4096
-    """Steps of each kind per discriminator update, as segments; never fewer than 16 of them."""
+    batch_steps: int | None = None
+    """Steps of each kind per discriminator update, as segments, never fewer than 16 of them; None means 4096, with
+    generator "sac", whose iterations are shorter, 2048."""
     log_z: str = "solved"
     """How log Z is found: "solved" on each batch, or "adam", a parameter with a step size of its own (an ablation)."""
     expert_log_q: str = "fresh"
@@ -82,7 +77,14 @@ class RewardConfig:
     @property
     def batch_segments(self) -> int:
         """Segments of each kind per update, of resolved settings."""
+        assert self.batch_steps is not None, "resolved settings hold a number"
         return max(_LEAST_SEGMENTS, self.batch_steps // self.segment)
+
+    @property
+    def batch_updates(self) -> int:
+        """Updates per iteration, of resolved settings: long segments mean fewer, so that the work stays what it is."""
+        assert self.batch_steps is not None, "resolved settings hold a number"
+        return max(1, self.updates * self.batch_steps // (self.batch_segments * self.segment))
 
     def temper_at(self, progress: float) -> float:
         """kappa at a share `progress` of the run: from `temper` to 1 by equal factors over `anneal`."""
@@ -97,7 +99,7 @@ class PpoConfig:
     num_envs: int = 256
     """Environments stepped side by side."""
     horizon: int = 32
-    """Control steps per environment and iteration; raised to L when segments are longer."""
+    """Control steps per environment and iteration."""
     epochs: int = 4
     """Passes over each iteration's samples."""
     minibatches: int = 4
@@ -127,6 +129,60 @@ class PpoConfig:
 
 
 @dataclass(frozen=True)
+class SacConfig:
+    """The off-policy generator: soft actor-critic on remembered steps. Its temperature is `reward.alpha`."""
+
+    num_envs: int = 16
+    """Environments stepped side by side."""
+    horizon: int = 32
+    """Control steps per environment and iteration."""
+    capacity: int = 200_000
+    """Steps remembered, over all environments."""
+    updates_per_step: float = 0.25
+    """Gradient steps of the critics per step of experience."""
+    policy_delay: int = 2
+    """Gradient steps of the critics per gradient step of the policy."""
+    batch: int = 128
+    """Steps per gradient step."""
+    demo_share: float = 0.25
+    """Share of each batch that comes from the demos, labelled like the rest; in [0, 1)."""
+    clone_weight: float = 1.0
+    """Weight of the mean squared distance from the demos' actions in the policy's loss, in units of the spread of Q; 0
+    for none. Needs a `demo_share`. It keeps a cloned start from being lost while the critics know little."""
+    head_start: int = 10
+    """Iterations at the beginning in which reward and critics learn and the policy waits."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the hidden layers of the critics."""
+    policy_learning_rate: float = 3e-4
+    """Adam step of the policy."""
+    critic_learning_rate: float = 1e-3
+    """Adam step of the critics."""
+    tau: float = 0.01
+    """Share by which the target networks move toward the critics at each gradient step."""
+    discount: float = 0.99
+    """gamma of the generator's return."""
+    negatives: str = "current"
+    """What scores the discriminator's negatives: "current", the present policy, whoever acted; "mixture", the exact
+    density of the uniform mixture of up to 20 past policies."""
+    negatives_rows: int = 0
+    """The negatives come from this many of the newest steps of each environment; 0 means from all."""
+    segments: int = 256
+    """Segments of negatives drawn from the replay at each iteration; at most four batches of the discriminator."""
+
+    def __post_init__(self) -> None:
+        """Refuses values no run can use."""
+        for name in ("num_envs", "horizon", "capacity", "policy_delay", "batch", "segments"):
+            at_least_1(f"sac.{name}", getattr(self, name))
+        for name in ("discount", "tau"):
+            require(0.0 < getattr(self, name) <= 1.0, f"sac.{name} {getattr(self, name)}; must be in (0, 1]")
+        for name in ("head_start", "negatives_rows", "clone_weight"):
+            require(getattr(self, name) >= 0, f"sac.{name} {getattr(self, name)}; must be >= 0")
+        require(self.updates_per_step > 0.0, f"sac.updates_per_step {self.updates_per_step}; must be positive")
+        require(0.0 <= self.demo_share < 1.0, f"sac.demo_share {self.demo_share}; must be in [0, 1)")
+        require(self.negatives in NEGATIVES, f"sac.negatives {self.negatives!r}; legal are {', '.join(NEGATIVES)}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
@@ -138,8 +194,11 @@ class TrainConfig:
     frozen learned reward; task-reward learns one from the true reward, and makes experts; offline learns a reward from
     demos and recorded background (`gcl train --offline`).
     """
-    total_steps: int = 2_000_000
-    """Control steps of environment experience, over all environments; gradient steps of the reward when offline."""
+    generator: str = "ppo"
+    """What improves the policy: "ppo" (on-policy, fast by the clock) or "sac" (off-policy, needs few steps)."""
+    total_steps: int | None = None
+    """Control steps of environment experience, over all environments: None means 2,000,000, with "sac" 200,000.
+    Gradient steps of the reward when offline: None means 1,000."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"
@@ -157,37 +216,46 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    sac: SacConfig = field(default_factory=SacConfig)
+
+    @property
+    def acting(self) -> PpoConfig | SacConfig:
+        """The settings of the generator in use: environments, horizon, head start and discount."""
+        return self.sac if self.generator == "sac" else self.ppo
 
     def __post_init__(self) -> None:
         """Refuses values no run can use."""
-        _require(self.objective in OBJECTIVES, f"objective {self.objective!r}; legal are {', '.join(OBJECTIVES)}")
-        _require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
-        for name in ("total_steps", "threads", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}; must be at least 1")
-        _require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
-        _require(
-            self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1"
+        require(self.objective in OBJECTIVES, f"objective {self.objective!r}; legal are {', '.join(OBJECTIVES)}")
+        require(self.generator in GENERATORS, f"generator {self.generator!r}; legal are {', '.join(GENERATORS)}")
+        require(
+            self.generator == "ppo" or self.objective != "task-reward",
+            'generator "sac" keeps no rewards, so it cannot learn objective "task-reward"; use generator "ppo"',
         )
+        require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
+        for name in ("total_steps", "threads", "checkpoint_every"):
+            at_least_1(name, getattr(self, name))
+        require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
+        require(self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1")
         reward, ppo = self.reward, self.ppo
-        _require(
+        require(
             reward.inputs in REWARD_INPUTS, f"reward.inputs {reward.inputs!r}; legal are {', '.join(REWARD_INPUTS)}"
         )
-        _require(reward.log_z in LOG_Z, f"reward.log_z {reward.log_z!r}; legal are {', '.join(LOG_Z)}")
-        _require(
+        require(reward.log_z in LOG_Z, f"reward.log_z {reward.log_z!r}; legal are {', '.join(LOG_Z)}")
+        require(
             reward.expert_log_q in EXPERT_LOG_Q,
             f"reward.expert_log_q {reward.expert_log_q!r}; legal are {', '.join(EXPERT_LOG_Q)}",
         )
-        _require(0.0 <= reward.anneal <= 1.0, f"reward.anneal {reward.anneal}; must be in [0, 1]")
-        _require(reward.segment >= 0, f"reward.segment {reward.segment}; must be >= 1, or 0 for the whole episode")
-        _require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")
-        _require(
+        require(0.0 <= reward.anneal <= 1.0, f"reward.anneal {reward.anneal}; must be in [0, 1]")
+        require(reward.segment >= 0, f"reward.segment {reward.segment}; must be >= 1, or 0 for the whole episode")
+        require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")
+        require(
             reward.temper is None or 0.0 < reward.temper <= 1.0, f"reward.temper {reward.temper}; must be in (0, 1]"
         )
         for name in ("updates", "batch_steps"):
-            _require(getattr(reward, name) >= 1, f"reward.{name} {getattr(reward, name)}; must be at least 1")
+            at_least_1(f"reward.{name}", getattr(reward, name))
         for name in ("num_envs", "horizon", "epochs", "minibatches"):
-            _require(getattr(ppo, name) >= 1, f"ppo.{name} {getattr(ppo, name)}; must be at least 1")
-        _require(0.0 < ppo.discount <= 1.0, f"ppo.discount {ppo.discount}; must be in (0, 1]")
+            at_least_1(f"ppo.{name}", getattr(ppo, name))
+        require(0.0 < ppo.discount <= 1.0, f"ppo.discount {ppo.discount}; must be in (0, 1]")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready data; `config_from_dict` is the inverse."""
@@ -206,7 +274,7 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: Unknown key, or a value of the wrong type or out of range.
     """
-    return _build(TrainConfig, data, "")
+    return build(TrainConfig, data, "")
 
 
 def with_settings(config: TrainConfig, settings: list[str]) -> TrainConfig:
@@ -240,45 +308,3 @@ def with_settings(config: TrainConfig, settings: list[str]) -> TrainConfig:
         except yaml.YAMLError as error:
             raise ConfigError(f"setting {name!r}: {text!r} is not a value in YAML notation") from error
     return config_from_dict(data)
-
-
-def _build(cls: type, data: object, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where or 'settings'}: expected a mapping, got {data!r}")
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in data.items():
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"unknown setting {where}{key}{hint}; legal are {', '.join(hints)}")
-        values[key] = _convert(hints[key], value, f"{where}{key}")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{where}.")
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    kind = next(option for option in options if option is not type(None))
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, (list, tuple)) and all(
-            isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value
-        ):
-            return tuple(value)
-        raise ConfigError(f"{where}: expected a list of positive whole numbers, got {value!r}")
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # text too: YAML reads 1e-3, without a point, as text
-        except ValueError:
-            raise ConfigError(f"{where}: expected float, got {value!r}") from None
-    if kind is not float and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-        return value
-    raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)

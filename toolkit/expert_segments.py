@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from demos.segments import SegmentSampler
-from toolkit.networks import GaussianPolicy, clipped_gaussian_log_prob
+from toolkit.networks import clipped_gaussian_log_prob
 from toolkit.normalizer import RunningNormalizer
+from toolkit.policy_mixture import Scorer, members, mix_segments
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,15 @@ class ExpertSegments:
         # Rows between episodes carry no action, and are never drawn.
         self.action = torch.from_numpy(np.nan_to_num(demos.actions)).to(device, torch.float32).clamp(-1.0, 1.0)
         self.termination = torch.from_numpy(demos.terminations).to(device)  # (rows,) bool
-        self._mean = torch.zeros_like(self.action)
-        self._log_std = torch.zeros(self.action.shape[1], device=device)
+        self._mean = torch.zeros(0, *self.action.shape, device=device)  # [K, rows, act_dim], K policies
+        self._log_std = torch.zeros(0, self.action.shape[1], device=device)  # [K, act_dim]
 
     @torch.no_grad()
-    def score(self, policy: GaussianPolicy) -> None:
-        """Prepares to score segments under `policy`. A log q left from an earlier policy is the published failure."""
-        self._mean, self._log_std = policy(self.observation), policy.log_std.clone()
+    def score(self, scorer: Scorer) -> None:
+        """Prepares to score segments under `scorer`. A log q left from an earlier policy is the published failure."""
+        policies = members(scorer)
+        self._mean = torch.stack([policy(self.observation) for policy in policies])
+        self._log_std = torch.stack([policy.log_std for policy in policies])
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> Segments:
@@ -66,7 +69,7 @@ class ExpertSegments:
             generator: Source of the jitter.
 
         Returns:
-            The segments, scored under the policy last given to `score`.
+            The segments, scored under what was last given to `score`.
         """
         return self.draw_with_rows(count, generator)[0]
 
@@ -79,5 +82,6 @@ class ExpertSegments:
         noise = self.jitter * torch.randn(action.shape, generator=generator, device=action.device)
         # An action at its limit stays there: a density has a point mass at the limit already.
         action = torch.where(action.abs() >= 1.0, action, action + noise).clamp(-1.0, 1.0)
-        log_q = clipped_gaussian_log_prob(action, self._mean[rows], self._log_std)
+        pairs = zip(self._mean, self._log_std, strict=True)
+        log_q = mix_segments(torch.stack([clipped_gaussian_log_prob(action, mean[rows], std) for mean, std in pairs]))
         return Segments(state[:-1], state[1:], action, self.termination[rows], log_q), rows

@@ -12,6 +12,7 @@ from torch import Tensor
 from robots.batch import BatchSim
 from toolkit.losses import generator_reward
 from toolkit.networks import GaussianPolicy
+from toolkit.policy_mixture import Scorer
 from toolkit.rollout import Rollout
 
 TaskReward = Callable[[BatchSim], np.ndarray]  # true reward [B] of the step just simulated; makes experts, nothing else
@@ -31,9 +32,7 @@ class GivenReward:
         self.reward, self.alpha = reward, alpha
         self.true_reward: list[np.ndarray] = []  # [T][B] of the rollout under way, where the task is the judge
 
-    def update(
-        self, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator, progress: float
-    ) -> dict[str, float]:
+    def update(self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float) -> dict[str, float]:
         """Reports the mean reward of a rollout; the remaining arguments are the RewardLearner's."""
         r_t = self._reward(rollout.observation, rollout.action)
         return {"reward/policy": float(r_t.mean())}

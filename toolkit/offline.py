@@ -114,6 +114,7 @@ class OfflineLearner:
     @property
     def iterations(self) -> int:
         """Iterations in the whole run."""
+        assert self.config.total_steps is not None, "resolved settings hold a number"
         return -(-self.config.total_steps // self.steps_per_iteration)
 
     def learn(self, on_iteration: Callable[[OfflineLearner, dict[str, float]], bool]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from toolkit.config import PpoConfig
 from toolkit.losses import clipped_surrogate, gaussian_kl, generalized_advantage
 from toolkit.networks import GaussianPolicy, ValueNetwork, clipped_gaussian_log_prob
+from toolkit.replay import Transitions
 from toolkit.rollout import Rollout
 
 _DEMO_BATCH = 512  # demo steps beside each minibatch
@@ -36,18 +37,22 @@ class PolicyLearner:
         self.config = config
         self.parameters = [*policy.parameters(), *value.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        # observation (n, obs_dim), action (n, act_dim), weight (n,)
-        self.demos: tuple[Tensor, Tensor, Tensor] | None = None
+        self.demos: Transitions | None = None
+        self.demo_weight = torch.zeros(0)  # (n,)
 
-    def hold_near(self, observation: Tensor, action: Tensor, weight: Tensor) -> None:
+    def hold_near(self, demos: Transitions, weight: Tensor) -> None:
         """Gives the demos that the policy is held near.
 
         Args:
-            observation: (n, obs_dim).
-            action: (n, act_dim).
+            demos: (n, .) steps of the expert.
             weight: (n,) how much each step counts, at least 0.
         """
-        self.demos = observation, action, weight
+        self.demos, self.demo_weight = demos, weight
+
+    @property
+    def scorer(self) -> GaussianPolicy:
+        """What log q of the discriminator means: the present policy, which made the rollout."""
+        return self.policy
 
     @property
     def learning_rate(self) -> float:
@@ -169,10 +174,9 @@ class PolicyLearner:
     def _demo_log_prob(self, generator: torch.Generator) -> Tensor:
         """() E_demo[log q]; sigma is left alone: demos without noise would shrink it to nothing."""
         assert self.demos is not None
-        observation, action, weight = self.demos
-        index = torch.multinomial(weight, _DEMO_BATCH, replacement=True, generator=generator)
-        mean = self.policy(observation[index])
-        return clipped_gaussian_log_prob(action[index], mean, self.policy.log_std.detach()).mean()
+        demos = self.demos[torch.multinomial(self.demo_weight, _DEMO_BATCH, replacement=True, generator=generator)]
+        mean = self.policy(demos.observation)
+        return clipped_gaussian_log_prob(demos.action, mean, self.policy.log_std.detach()).mean()
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keeps the divergence per iteration near its target, the rule of Schulman et al. 2017, section 4."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from toolkit.losses import (
 )
 from toolkit.maxent import guided_cost_loss
 from toolkit.networks import GaussianPolicy, RewardNetwork
+from toolkit.policy_mixture import Scorer, members
 from toolkit.rollout import Rollout
 from toolkit.segment_reward import gradient_between, step_rewards
 from toolkit.trail import Trail
@@ -51,15 +53,15 @@ class RewardLearner:
             held_out: Segments to measure on, never learned from; None if there are none.
             rng: Draws expert segments.
         """
-        self.reward, self.objective, self.discount = reward, config.objective, config.ppo.discount
+        self.reward, self.objective, self.discount = reward, config.objective, config.acting.discount
         self.config = settings = config.reward
         self.expert = ExpertSegments(demos, reward.normalizer, settings.expert_jitter, rng)
         self.held_out = ExpertSegments(held_out, reward.normalizer, settings.expert_jitter, rng) if held_out else None
         self.segment = settings.segment
         self.batch = settings.batch_segments
-        # Longer segments mean fewer updates, so that an iteration's work stays what it is.
-        self.updates = max(1, settings.updates * settings.batch_steps // (self.batch * self.segment))
-        self.trail = Trail(self.segment, _KEPT) if self.segment > config.ppo.horizon else None
+        # A replay has long segments in it already.
+        long = config.generator == "ppo" and self.segment > config.ppo.horizon
+        self.trail = Trail(self.segment, _KEPT) if long else None
         self.rounds = 0  # rounds of updates so far
         self.log_z = torch.zeros((), dtype=torch.float64, device=reward.normalizer.mean.device)  # of one segment [nats]
         groups: list[Tensor] = [*reward.parameters()]
@@ -68,19 +70,12 @@ class RewardLearner:
         self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
         self.first_policy: GaussianPolicy | None = None  # as learning began: the demos' clone
 
-    @property
-    def ready(self) -> bool:
-        """Whether there are segments to learn from; whole episodes take a while."""
-        return self.trail is None or len(self.trail) == _KEPT
-
-    def update(
-        self, rollout: Rollout, policy: GaussianPolicy, generator: torch.Generator, progress: float
-    ) -> dict[str, float]:
+    def update(self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float) -> dict[str, float]:
         """A few discriminator steps against one rollout (Finn et al. 2016, L_D; the policy is held fixed).
 
         Args:
-            rollout: Experience of the present policy.
-            policy: Scores the expert's actions afresh: a stale log q is the published failure.
+            rollout: Experience of the present policy; or what a replay hands out, segments scored by `scorer`.
+            scorer: Scores the expert's actions afresh: a stale log q is the published failure.
             generator: Draws policy segments, jitter and interpolates.
             progress: Share of the run that is over, in [0, 1).
 
@@ -88,28 +83,36 @@ class RewardLearner:
             Metrics by name, of the last step.
         """
         if self.first_policy is None and (self.objective == "gcl" or self.config.expert_log_q == "stale"):
-            self.first_policy = copy.deepcopy(policy).requires_grad_(False)
+            self.first_policy = copy.deepcopy(members(scorer)[0]).requires_grad_(False)
         stale = self.first_policy if self.config.expert_log_q == "stale" else None
-        self.expert.score(stale or policy)
+        self.expert.score(stale or scorer)
         experience, temper = self._experience(rollout), self.config.temper_at(progress)
         # The same names in every row of a table, also while there is nothing to report yet.
         metrics = dict.fromkeys(_REPORTED + (_HELD_OUT if self.held_out else ()), math.nan)
-        if self.trail is not None:
-            self.trail.add(rollout, experience, generator)
-        whole = whole_segments(rollout, self.segment) if self.trail is None else torch.empty(0)
-        for i in range(self.updates if self.ready else 0):
+        draw_actor = self._actor(rollout, experience, generator)
+        if draw_actor is None:
+            return metrics | {"reward/temper": temper}
+        updates = self.config.batch_updates
+        for i in range(updates):
             expert = self.expert.draw(self.batch, generator)
-            if self.trail is None:
-                actor = _draw(experience, whole, self.segment, self.batch, generator)
-            else:
-                actor = self.trail.draw(self.batch, generator)
-            report = i == self.updates - 1
-            metrics |= self._gradient_step(expert, actor, temper, generator, report)
-        if self.held_out is not None and self.ready:
-            self.held_out.score(policy)
+            metrics |= self._gradient_step(expert, draw_actor(), temper, generator, report=i == updates - 1)
+        if self.held_out is not None:
+            self.held_out.score(scorer)
             metrics |= self._measure_held_out(self.held_out.draw(self.batch, generator), temper)
-        self.rounds += self.ready
+        self.rounds += 1
         return metrics | {"reward/temper": temper}
+
+    def _actor(
+        self, rollout: Rollout, experience: Segments, generator: torch.Generator
+    ) -> Callable[[], Segments] | None:
+        """Draws a batch of the policy's segments; None while there are too few of them: whole episodes take a while."""
+        if (trail := self.trail) is not None:
+            trail.add(rollout, experience, generator)
+            return (lambda: trail.draw(self.batch, generator)) if len(trail) == _KEPT else None
+        if rollout.log_prob.numel() == 0:
+            return None
+        whole = whole_segments(rollout, self.segment)
+        return lambda: _draw(experience, whole, self.segment, self.batch, generator)
 
     @torch.no_grad()
     def label(

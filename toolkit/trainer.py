@@ -22,9 +22,15 @@ from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant
 from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork
 from toolkit.ppo import PolicyLearner
+from toolkit.replay import demo_transitions
 from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Collector
+from toolkit.sac import SacLearner
 from toolkit.warm_start import clone_behaviour
+
+_STEPS = {"ppo": 2_000_000, "sac": 200_000}  # control steps of a run that names no number
+_OFFLINE_STEPS = 1000  # the same for objective "offline", in gradient steps
+_BATCH_STEPS = {"ppo": 4096, "sac": 2048}  # of each kind per discriminator update
 
 
 class TrainingError(ToolkitError):
@@ -40,20 +46,24 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
         lengths: Steps of each demo. Where "the whole episode" is asked for, the shortest says how long that is.
 
     Returns:
-        The config with segment length, temper and shaping as they will be used.
+        The config with segment length, temper, shaping, batches and number of steps as they will be used.
     """
     reward = config.reward
     # AIRL's discriminator judges single steps.
-    segment = (
-        1
-        if config.objective == "airl"
-        else min(reward.segment or min(lengths, default=spec.episode_steps), spec.episode_steps)
-    )
+    whole = min([spec.episode_steps, *lengths])
+    segment = 1 if config.objective == "airl" else min(reward.segment or whole, spec.episode_steps)
     temper = reward.alpha / segment if reward.temper is None else reward.temper
     shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
+    batch_steps = reward.batch_steps or _BATCH_STEPS[config.generator]
+    reward = dataclasses.replace(reward, segment=segment, temper=temper, shaping=shaping, batch_steps=batch_steps)
+    default = _OFFLINE_STEPS if config.objective == "offline" else _STEPS[config.generator]
+    # Every negative is scored under the present policy at every iteration; of long ones that is much for little.
+    negatives = min(config.sac.segments, 4 * reward.batch_segments)
     return dataclasses.replace(
         config,
-        reward=dataclasses.replace(reward, segment=segment, temper=temper, shaping=shaping),
+        total_steps=config.total_steps or default,
+        reward=reward,
+        sac=dataclasses.replace(config.sac, segments=negatives),
     )
 
 
@@ -90,9 +100,11 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         limits = (config.policy.log_std_init, config.policy.log_std_min, config.policy.log_std_max)
         self.policy = GaussianPolicy(spec.obs_dim, spec.act_dim, config.policy.hidden, limits).to(self.device)
-        self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
+        self.value: ValueNetwork | None = None  # SAC has critics of its own
+        if config.generator == "ppo":
+            self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
         self.reward = build_reward_network(spec, config).to(self.device)
-        self.policy_learner = PolicyLearner(self.policy, self.value, config.ppo)
+        self.policy_learner = self._policy_learner()
         self.task_reward = task_reward
         self.from_demos = bool(episodes)
         judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
@@ -103,10 +115,16 @@ class Trainer:
             self._learn_from(episodes)
         self.cloning_seconds = time.perf_counter() - started  # [s] wall clock; part of what a run takes
         self.sim = BatchSim(
-            spec, config.ppo.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
+            spec, config.acting.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
+
+    def _policy_learner(self) -> PolicyLearner | SacLearner:
+        config = self.config
+        if self.value is not None:
+            return PolicyLearner(self.policy, self.value, config.ppo)
+        return SacLearner(self.policy, config.sac, config.reward.alpha, config.reward.segment, self.generator)
 
     def _learn_from(self, episodes: Sequence[Episode]) -> None:
         """Takes in the demos: what is held out, normalisers, the policy's start, the judge."""
@@ -122,15 +140,13 @@ class Trainer:
         self.policy.normalizer.update(observations)
         if all(episode.actions_known for episode in train):
             clone_behaviour(self.policy, self.demos, config.policy.warm_start, self.rng, self.generator)
-            before = torch.from_numpy(np.concatenate([e.observations[:-1] for e in train])).to(self.device)
-            actions = torch.from_numpy(np.concatenate([e.actions for e in train])).to(self.device)
-            weight = np.repeat(weights, [e.length for e in train])
-            self.policy_learner.hold_near(before, actions.clamp(-1.0, 1.0), torch.from_numpy(weight).to(self.device))
+            weight = torch.from_numpy(np.repeat(weights, [e.length for e in train])).to(self.device)
+            self.policy_learner.hold_near(demo_transitions(train, self.device), weight)
         if config.objective in ADVERSARIAL:
             self.judge = RewardLearner(self.reward, config, self.demos, self.held_out_demos, self.rng)
 
     def start_from(self, checkpoint: Checkpoint) -> str:
-        """Takes policy and value from another run, in place of fresh or cloned ones.
+        """Takes policy and value from another run, in place of fresh or cloned ones; SAC has and leaves no value.
 
         Args:
             checkpoint: Of a robot with the same observations and actions, and networks of the same widths.
@@ -144,7 +160,8 @@ class Trainer:
         state = checkpoint.state["trainer"]
         try:
             self.policy.load_state_dict(state["policy"])
-            self.value.load_state_dict(state["value"])
+            if self.value is not None and state["value"] is not None:
+                self.value.load_state_dict(state["value"])
         except (RuntimeError, KeyError) as error:
             raise TrainingError(
                 f"--start: a policy of {checkpoint.spec.name} with hidden layers {checkpoint.config.policy.hidden}; "
@@ -160,11 +177,12 @@ class Trainer:
     @property
     def steps_per_iteration(self) -> int:
         """Control steps simulated per iteration."""
-        return self.config.ppo.num_envs * self.config.ppo.horizon
+        return self.config.acting.num_envs * self.config.acting.horizon
 
     @property
     def iterations(self) -> int:
         """Iterations in the whole run; none where cloning is all."""
+        assert self.config.total_steps is not None, "resolved settings hold a number"
         return 0 if self.config.objective == "bc" else -(-self.config.total_steps // self.steps_per_iteration)
 
     def learn(self, on_iteration: Callable[[Trainer, dict[str, float]], bool]) -> None:
@@ -190,12 +208,13 @@ class Trainer:
             true_reward.clear()
             before_reset = lambda: true_reward.append(task_reward(self.sim))  # noqa: E731
         started = time.perf_counter()
-        rollout = self.collector.collect(self.policy, self.config.ppo.horizon, before_reset)
+        rollout = self.collector.collect(self.policy, self.config.acting.horizon, before_reset)
         collected = time.perf_counter()
         progress = self.iteration / self.iterations
-        metrics = self.judge.update(self.policy_learner.remember(rollout), self.policy, self.generator, progress)
+        remembered = self.policy_learner.remember(rollout)
+        metrics = self.judge.update(remembered, self.policy_learner.scorer, self.generator, progress)
         judged = time.perf_counter()
-        wait = isinstance(self.judge, RewardLearner) and self.judge.rounds <= self.config.ppo.head_start
+        wait = isinstance(self.judge, RewardLearner) and self.judge.rounds <= self.config.acting.head_start
         metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, progress, value_only=wait)
         if not self.from_demos:
             # Last, so that every log q of this iteration was computed with one and the same policy. With demos the
@@ -215,7 +234,7 @@ class Trainer:
         return {
             "iteration": self.iteration,
             "policy": self.policy.state_dict(),
-            "value": self.value.state_dict(),
+            "value": None if self.value is None else self.value.state_dict(),
             "reward": self.reward.state_dict(),
             "policy_learner": self.policy_learner.state_dict(),
             "judge": self.judge.state_dict(),
@@ -231,7 +250,8 @@ class Trainer:
         """Puts the run back where `state_dict` found it."""
         self.iteration = state["iteration"]
         self.policy.load_state_dict(state["policy"])
-        self.value.load_state_dict(state["value"])
+        if self.value is not None:
+            self.value.load_state_dict(state["value"])
         self.reward.load_state_dict(state["reward"])
         self.policy_learner.load_state_dict(state["policy_learner"])
         self.judge.load_state_dict(state["judge"], self.policy)

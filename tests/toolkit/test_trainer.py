@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ from demos.episode import Episode, EpisodeError
 from robots.robot_yaml import load_robot
 from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
-from toolkit.config import TrainConfig, with_settings
+from toolkit.config import ADVERSARIAL, ConfigError, TrainConfig, with_settings
 from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.metrics import read_metrics
+from toolkit.reward_learner import RewardLearner
 from toolkit.run import Run
+from toolkit.sac import SacLearner
 from toolkit.trainer import Trainer, TrainingError, resolve
 
 SPEC = load_robot("cartpole")
 SMALL = [
     "total_steps=640", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
     "reward.segment=8", "reward.batch_steps=128", "policy.warm_start=5", "ppo.head_start=1",
+    "sac.num_envs=8", "sac.horizon=16", "sac.batch=16", "sac.hidden=[8]", "sac.segments=16", "sac.head_start=1",
+    "sac.updates_per_step=0.1",
 ]  # fmt: skip
 
 
@@ -46,7 +51,9 @@ def trainer(demos: list[Episode] | None = None, *settings: str) -> Trainer:
 
 
 def numbers(run: Trainer) -> torch.Tensor:
-    modules = (run.policy, run.value, run.reward)
+    critic = run.policy_learner.critic if isinstance(run.policy_learner, SacLearner) else run.value
+    assert critic is not None
+    modules = (run.policy, critic, run.reward)
     return torch.cat([x.detach().double().flatten() for module in modules for x in module.state_dict().values()])
 
 
@@ -54,15 +61,17 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-def test_resumed_run_is_the_same_run(tmp_path: Path):
+@pytest.mark.parametrize("generator", ["ppo", "sac"])
+def test_resumed_run_is_the_same_run(tmp_path: Path, generator: str):
     """Five iterations, or two, a checkpoint, a new process's worth of objects, and three: equal to the last bit."""
-    whole = trainer()
+    settings = [f"generator={generator}", "sac.negatives=mixture"]
+    whole = trainer(None, *settings)
     straight = [untimed(whole.iterate()) for _ in range(5)]
-    first = trainer()
+    first = trainer(None, *settings)
     for _ in range(2):
         first.iterate()
     Run(tmp_path, first, {}, episodes()).save()
-    second = trainer()
+    second = trainer(None, *settings)
     run = Run(tmp_path, second, {}, episodes())
     run.resume()
     continued = [untimed(second.iterate()) for _ in range(3)]
@@ -70,11 +79,12 @@ def test_resumed_run_is_the_same_run(tmp_path: Path):
     assert torch.equal(numbers(second), numbers(whole))
 
 
-def test_true_reward_never_reaches_the_learner():
+@pytest.mark.parametrize("generator", ["ppo", "sac"])
+def test_true_reward_never_reaches_the_learner(generator: str):
     """Demos with their rewards recorded, falsified or absent train exactly the same networks."""
     results = []
     for rewards in (None, np.full(120, 1.0, np.float32), np.linspace(-1e6, 1e6, 120, dtype=np.float32)):
-        run = trainer(episodes(rewards=rewards))
+        run = trainer(episodes(rewards=rewards), f"generator={generator}")
         for _ in range(3):
             run.iterate()
         results.append(numbers(run))
@@ -114,9 +124,45 @@ def test_whole_episodes_of_different_lengths():
     run.iterate()
 
 
-def test_head_start_leaves_the_policy_alone():
+def test_generator_decides_the_size_of_a_run():
+    """Steps, environments, horizon and batches are the generator's, unless the user says otherwise."""
+    sac = with_settings(TrainConfig(), ["generator=sac"])
+    assert (resolve(TrainConfig(), SPEC).total_steps, resolve(sac, SPEC).total_steps) == (2_000_000, 200_000)
+    assert (resolve(TrainConfig(), SPEC).reward.batch_steps, resolve(sac, SPEC).reward.batch_steps) == (4096, 2048)
+    asked = resolve(with_settings(sac, ["total_steps=7", "reward.batch_steps=512"]), SPEC)
+    assert (asked.total_steps, asked.reward.batch_steps) == (7, 512)
+    run = trainer(None, "generator=sac", "sac.num_envs=4")
+    assert run.sim.num_envs == 4
+    assert run.steps_per_iteration == 4 * 16
+    assert run.value is None
+
+
+def test_sac_refuses_the_task_reward():
+    """Its replay keeps no rewards."""
+    with pytest.raises(ConfigError, match="keeps no rewards"):
+        with_settings(TrainConfig(), ["generator=sac", "objective=task-reward"])
+
+
+def test_sac_learns_from_segments_longer_than_its_horizon():
+    """The replay holds them; until one is whole the reward waits, and says nothing it does not know."""
+    run = trainer(None, "generator=sac", "reward.segment=40", "sac.horizon=16", "sac.head_start=0")
+    rows = [run.iterate() for _ in range(5)]
+    assert [math.isnan(row["reward/loss"]) for row in rows] == [True, True, False, False, False]
+    assert isinstance(run.judge, RewardLearner) and run.judge.rounds == 3
+
+
+@pytest.mark.parametrize("objective", ADVERSARIAL)
+@pytest.mark.parametrize("settings", [(), ("sac.negatives=mixture", "reward.expert_log_q=stale")])
+def test_sac_serves_every_objective(objective: str, settings: tuple[str, ...]):
+    """All of the family run against it, whatever scores the segments."""
+    run = trainer(None, "generator=sac", f"objective={objective}", *settings)
+    assert all(math.isfinite(run.iterate()["reward/loss"]) for _ in range(2))
+
+
+@pytest.mark.parametrize("generator", ["ppo", "sac"])
+def test_head_start_leaves_the_policy_alone(generator: str):
     """While it lasts, reward and value learn and the policy does not."""
-    run = trainer(None, "ppo.head_start=2")
+    run = trainer(None, f"generator={generator}", f"{generator}.head_start=2")
     before = [p.detach().clone() for p in run.policy.parameters()]
     run.iterate()
     run.iterate()

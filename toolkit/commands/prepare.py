@@ -122,6 +122,7 @@ def config_from_options(options: dict[str, Any], defaults: dict[str, Any] | None
     config = config_from_dict({**(defaults or {}), **data})
     named = {
         "objective": options["objective"],
+        "generator": options["generator"],
         "total_steps": options["steps"],
         "seed": options["seed"],
         "device": options["device"],

@@ -26,6 +26,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.option("--robot", help="Robot, for the objectives that take no demos; otherwise the store says which.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), gcl, gail, airl, bc, constant; reward or task-reward: no demos.")
+@click.option("--generator", help="ppo (default), or sac to need fewer steps of experience.")
 @click.option(
     "--reward",
     "reward_file",

@@ -111,16 +111,17 @@ def prepare_offline(
 def _config(options: dict[str, Any]) -> TrainConfig:
     """The settings; refuses what an offline run cannot obey."""
     from toolkit.commands.prepare import config_from_options
-    from toolkit.config import OFFLINE_STEPS, ConfigError
+    from toolkit.config import ConfigError
 
     for name, value, instead in (
         ("--eval-every", options["eval_every"], "measure the cloned policy with gcl eval"),
         ("--start", options["start"], "its policy is cloned from the demos"),
+        ("--generator", options["generator"], "it improves no policy"),
         ("--reward", options["reward_file"], "it learns a reward"),
     ):
         if value is not None:
             raise ConfigError(f"{name}: --offline simulates nothing; {instead}")
-    config = config_from_options(options, {"objective": "offline", "total_steps": OFFLINE_STEPS})
+    config = config_from_options(options, {"objective": "offline"})
     if config.objective != "offline":
         raise ConfigError(f"objective {config.objective!r} with --offline")
     return config

@@ -1,0 +1,76 @@
+"""Frozen dataclasses of settings from plain data: an unknown name or a value of the wrong type is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any
+
+from robots.spec import ToolkitError
+
+
+class ConfigError(ToolkitError):
+    """A setting that does not exist or has an impossible value."""
+
+
+def build(cls: type, data: object, where: str) -> Any:
+    """Makes a frozen dataclass of settings, and those inside it, from a nested mapping.
+
+    Args:
+        cls: The dataclass.
+        data: Nested mapping; keys left out keep their defaults.
+        where: Dotted name of the group, with a dot at its end, for messages; "" for the outermost.
+
+    Returns:
+        One of `cls`.
+
+    Raises:
+        ConfigError: Unknown key, or a value of the wrong type or out of range.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where or 'settings'}: expected a mapping, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"unknown setting {where}{key}{hint}; legal are {', '.join(hints)}")
+        values[key] = _convert(hints[key], value, f"{where}{key}")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, f"{where}.")
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = next(option for option in options if option is not type(None))
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, (list, tuple)) and all(
+            isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value
+        ):
+            return tuple(value)
+        raise ConfigError(f"{where}: expected a list of positive whole numbers, got {value!r}")
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # text too: YAML reads 1e-3, without a point, as text
+        except ValueError:
+            raise ConfigError(f"{where}: expected float, got {value!r}") from None
+    if kind is not float and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+        return value
+    raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError with `message` unless `condition`."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def at_least_1(name: str, value: int | None) -> None:
+    """Raises ConfigError if the setting `name` is a number below 1."""
+    require(value is None or value >= 1, f"{name} {value}; must be at least 1")
