@@ -20,8 +20,9 @@ _HOW_TO_READ = """
 A figure is the true return over the mean return of the demos, where a note does not say otherwise. The return is
 measured in dm_control over 20 whole episodes, on seeds that no training uses. A seed that failed counts as 0. IQM is
 the interquartile mean over seeds, with its 95 % bootstrap interval (stratified over robots, 2,000 draws), which is
-rough for three seeds. Seconds are those of training, without start-up, cloning and evaluations on the way; wall s has
-these in. Seconds to 0.9 and 0.95 are those of the first evaluation on the way (3 episodes) that reached it, each seed.
+rough for three seeds. Seconds are those of learning, cloning included; start-up and evaluations on the way are only in
+wall s. Seconds to 0.9 and 0.95 are those of the first evaluation on the way that reached it, of one to three episodes,
+each seed; a curve may dip again.
 """
 
 
