@@ -1,6 +1,6 @@
 # Everything a person needs here. `make quickstart` and `make test` install what they need, once, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart sync format check test build bench
+.PHONY: help quickstart sync format check test smoke build bench
 
 # The first Python that is new enough and complete: a self-built one often lacks ssl, and pip is lost without it.
 USABLE := import ensurepip, ssl, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -38,6 +38,9 @@ check: $(STAMP) ## lint, format and types; changes nothing
 
 test: $(STAMP) ## the whole suite
 	$(BIN)/python -m pytest
+
+smoke: $(STAMP) ## two minutes: does learning still reach the expert on two robots
+	$(BIN)/gcl bench learning --smoke --out runs/smoke
 
 build: $(STAMP) ## the wheel, tried in a fresh environment from another directory
 	rm -rf dist

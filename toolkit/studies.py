@@ -57,7 +57,7 @@ VARIANTS = {
 }
 STATE_ONLY = ("reward.inputs=state",)
 
-SMOKE_STEPS = {"cartpole": 1_000_000, "reacher": 1_500_000}
+SMOKE_STEPS = {"cartpole": 1_500_000, "cheetah": 1_000_000}
 CONTROL = ("objective=constant",)
 NOT_BY_DEFAULT = ("smoke", "control")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,7 @@ from types import TracebackType
 from robots.spec import RobotSpec, ToolkitError
 
 FOLDER = Path("runs/rivals/envpool")
+_PATIENCE = 120.0  # [s] without an answer
 REQUIREMENTS = ("envpool==1.2.5", "numpy<2.5")
 # One worker process a robot. It answers each line it reads with the seconds of one round; EnvPool resets by itself.
 WORKER = """
@@ -53,8 +56,10 @@ class EnvPoolRival:
         task = task_name(spec)
         python = installed()
         arguments = [str(python), "-c", WORKER, task, *(str(n) for n in (envs, steps, threads))]
+        # A file and no pipe: a worker that says much would wait for ever for somebody to read it.
+        self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         self._answer("ready")
 
@@ -64,13 +69,15 @@ class EnvPoolRival:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def round(self) -> float:
         """Seconds of one round.
 
         Raises:
-            RivalError: It ended.
+            RivalError: It ended, or said nothing for minutes.
         """
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
@@ -78,10 +85,13 @@ class EnvPoolRival:
         return float(self._answer("a time"))
 
     def _answer(self, expected: str) -> str:
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], _PATIENCE)[0]:
+            raise RivalError(f"EnvPool did not say {expected} within {_PATIENCE:.0f} s")
         line = self._process.stdout.readline()
         if not line:
-            last = (self._process.stderr.read().strip().splitlines() or ["nothing on stderr"])[-1]
+            self._errors.seek(0)
+            last = (self._errors.read().strip().splitlines() or ["nothing on stderr"])[-1]
             raise RivalError(f"EnvPool ended before it said {expected}: {last}")
         return line
 
