@@ -166,7 +166,7 @@ def test_label_with_a_potential_is_the_shaped_reward(policy: GaussianPolicy):
         h = potential(normalizer(experience.observation)).squeeze(-1)
         next_h = potential(normalizer(experience.next_observation)).squeeze(-1)
         next_h[2, 1] = 0.0
-        reward = judge.reward(experience.observation, experience.action) + 0.99 * next_h - h
+        reward = judge.reward(experience.observation, experience.action) + judge.discount * next_h - h
     torch.testing.assert_close(judge.label(*steps_of(experience)), reward - 0.2 * experience.log_prob)
 
 

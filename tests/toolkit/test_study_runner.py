@@ -38,7 +38,7 @@ def test_result_says_how_it_came_about(tmp_path: Path, called: Callable[[], list
     """Ratio, curve, seconds, command, commit, machine and the demos' identity are on record."""
     prepared = prepare(JOB, tmp_path)
     result = run_job(prepared, stub(cartpole_segment_s0=398.0), side_by_side=2)
-    assert result.demos_mean == pytest.approx(796, abs=2) and result.demos_mean is not None
+    assert result.demos_mean == pytest.approx(862, abs=2) and result.demos_mean is not None
     assert result.ratio == 398.0 / result.demos_mean
     assert (result.mean, result.std, result.episodes) == (398.0, 2.0, 20)
     assert (result.steps, result.seconds, len(result.curve)) == (300, 15.5, 3)
@@ -109,7 +109,7 @@ def test_missing_demos_fail_the_job_and_not_the_study(tmp_path: Path, called: Ca
 def test_bad_demos_are_measured_by_the_good_ones(tmp_path: Path, called: Callable[[], list[str]]) -> None:
     """With a yardstick, its demos' mean return is 1, and the job's own demos are what is learned from."""
     result = run_job(prepare(dataclasses.replace(JOB, yardstick="reacher"), tmp_path), stub())
-    assert result.demos_mean == pytest.approx(831, abs=2) and "cartpole.zarr" in result.commands[0]
+    assert result.demos_mean == pytest.approx(926, abs=2) and "cartpole.zarr" in result.commands[0]
 
 
 def test_reoptimised_is_measured_against_the_first_policy(tmp_path: Path, called: Callable[[], list[str]]) -> None:
