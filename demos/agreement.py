@@ -21,11 +21,12 @@ _POINTS_EACH = 400
 _CLIP = 10.0  # [spreads]; one broken sensor value must not be all there is
 
 
-def demo_weights(episodes: Sequence[Episode]) -> np.ndarray:
+def demo_weights(episodes: Sequence[Episode], weighting: str = "agreement") -> np.ndarray:
     """Weight of each demo in learning; `weights_from_distances` of `energy_distances`, duplicates sharing one weight.
 
     Args:
         episodes: Demos of one robot, at least one.
+        weighting: "agreement", or "equal" for all ones.
 
     Returns:
         (n,) float64 in (0, 1]: 1 for those who agree with the majority, and for one or two demos.
@@ -33,6 +34,8 @@ def demo_weights(episodes: Sequence[Episode]) -> np.ndarray:
     Raises:
         EpisodeError: No demos, or demos of different sizes.
     """
+    if weighting == "equal":
+        return np.ones(len(episodes))
     originals = first_copies(episodes)
     chosen = sorted(set(originals))
     weights = weights_from_distances(energy_distances([episodes[i] for i in chosen]))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from demos.episode import Episode
 from toolkit.config import PolicyConfig
-from toolkit.held_out import hold_out, hold_out_weights
-from toolkit.networks import GaussianPolicy
+from toolkit.held_out import split
+from toolkit.networks import GaussianPolicy, build_policy_network
 
 _HELD_OUT = 0.1  # share of each episode on which the fit is measured
 _STRETCH = 32  # [steps] shortest stretch held out: neighbouring steps are too alike to measure anything
@@ -45,20 +45,17 @@ def estimate_log_q(
     Returns:
         The fitted policy, in evaluation mode, without gradients; its normaliser knows these episodes.
     """
-    split = (_HELD_OUT, _STRETCH, seed)
-    train, held_out = hold_out(episodes, *split)
     weights = [1.0] * len(episodes) if weights is None else weights
-    train_weights, held_weights = hold_out_weights([e.length for e in episodes], weights, *split)
-    observation, action, weight = _steps(train, train_weights, device)
-    shares = None if len(set(train_weights)) == 1 else weight.cumsum(0) / weight.sum()
-    limits = (settings.log_std_init, settings.log_std_min, settings.log_std_max)
+    parts = split(episodes, weights, _HELD_OUT, _STRETCH, seed)
+    observation, action, weight = _steps(parts.train, parts.weights, device)
+    shares = None if len(set(parts.weights)) == 1 else weight.cumsum(0) / weight.sum()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = GaussianPolicy(observation.shape[1], action.shape[1], settings.hidden, limits).to(device)
+        policy = build_policy_network(observation.shape[1], action.shape[1], settings).to(device)
     policy.normalizer.update(observation)
     generator = torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.Adam(policy.parameters(), lr=_LEARNING_RATE)
-    judged = _steps(held_out, held_weights, device) if held_out else None
+    judged = _steps(parts.held_out, parts.held_out_weights, device) if parts.held_out else None
     best, best_score, checks_without_gain = copy.deepcopy(policy.state_dict()), -float("inf"), 0
     for step in range(1, settings.warm_start + 1):
         pick = _draw(len(action), shares, generator)

@@ -15,7 +15,7 @@ import torch
 
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
 from toolkit.config import TrainConfig, config_from_dict
-from toolkit.networks import GaussianPolicy, RewardNetwork
+from toolkit.networks import GaussianPolicy, RewardNetwork, build_policy_network, build_reward_network
 
 FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.pt"
@@ -109,18 +109,16 @@ def load(path: str | Path) -> Checkpoint:
 
 def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
     """The trained policy network of a checkpoint, on the CPU."""
-    spec, settings = checkpoint.spec, checkpoint.config.policy
-    limits = (settings.log_std_init, settings.log_std_min, settings.log_std_max)
-    policy = GaussianPolicy(spec.obs_dim, spec.act_dim, settings.hidden, limits)
+    spec = checkpoint.spec
+    policy = build_policy_network(spec.obs_dim, spec.act_dim, checkpoint.config.policy)
     policy.load_state_dict(checkpoint.state["trainer"]["policy"])
     return policy.eval()
 
 
 def build_reward(checkpoint: Checkpoint) -> RewardNetwork:
     """The trained reward network of a checkpoint, on the CPU."""
-    settings = checkpoint.config.reward
-    spec, state_only = checkpoint.spec, settings.inputs == "state"
-    reward = RewardNetwork(spec.obs_dim, spec.act_dim, settings.hidden, state_only, bool(settings.shaping))
+    spec = checkpoint.spec
+    reward = build_reward_network(spec.obs_dim, spec.act_dim, checkpoint.config.reward)
     reward.load_state_dict(checkpoint.state["trainer"]["reward"])
     return reward.eval()
 

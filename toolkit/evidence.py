@@ -17,8 +17,8 @@ from toolkit import judgement
 from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.losses import effective_sample_size
 from toolkit.networks import GaussianPolicy
-from toolkit.reward_learner import whole_segments
 from toolkit.rollout import Collector, Rollout
+from toolkit.whole_segments import draw_segments, whole_segments
 
 if TYPE_CHECKING:
     from toolkit.trainer import Trainer
@@ -178,17 +178,11 @@ class _Discriminator:
         expert = ExpertSegments(demos, self.reward.normalizer, config.expert_jitter, rng)
         expert.score(trainer.policy)
         self.expert = expert.draw(count, generator)
-        self.own = self._own(rollout, count, generator)
+        state, next_state = map(self.reward.normalizer, (rollout.observation, rollout.next_observation))
+        experience = Segments(state, next_state, rollout.action, rollout.termination, rollout.log_prob)
+        whole = whole_segments(rollout, self.segment)
+        self.own = draw_segments(experience, whole, self.segment, count, generator)
         self.rollout = rollout
-
-    def _own(self, rollout: Rollout, count: int, generator: torch.Generator) -> Segments:
-        whole, length = whole_segments(rollout, self.segment), self.segment
-        pick = whole[torch.randint(len(whole), (count,), generator=generator, device=whole.device)]
-        t, environment = pick[:, 0] + torch.arange(length, device=whole.device)[:, None], pick[:, 1]
-        state = self.reward.normalizer(rollout.observation[t, environment])
-        next_state = self.reward.normalizer(rollout.next_observation[t, environment])
-        fields = (x[t, environment] for x in (rollout.action, rollout.termination, rollout.log_prob))
-        return Segments(state, next_state, *fields)
 
     @torch.no_grad()
     def _score(self, segments: Segments) -> Tensor:

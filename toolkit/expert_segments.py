@@ -28,6 +28,11 @@ class Segments:
         """(N,) log q(tau) = sum_t log q(a_t | s_t) [nats], added up in float64: L may be a thousand."""
         return self.log_q.double().sum(0)
 
+    def beside(self, others: Segments) -> Segments:
+        """[L, N + M, .] these N and then M others of the same length."""
+        pairs = zip(vars(self).values(), vars(others).values(), strict=True)
+        return Segments(*(torch.cat(pair, 1) for pair in pairs))
+
 
 class ExpertSegments:
     """Draws expert segments. The policy's mean is computed once for every demo step, not once for every draw."""

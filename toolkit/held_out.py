@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from demos.episode import Episode
+from demos.segments import SegmentSampler
 
 _Piece = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Episodes to learn from and episodes to measure on, each with the weight of the one it comes from."""
+
+    train: list[Episode]
+    weights: list[float]  # of each in `train`
+    held_out: list[Episode]  # possibly none
+    held_out_weights: list[float]
+
+    def samplers(self, segment: int) -> tuple[SegmentSampler, SegmentSampler | None]:
+        """Where to draw segments of `segment` steps: to learn from, and to measure on if there is anything."""
+        rest = SegmentSampler(self.held_out, segment, self.held_out_weights) if self.held_out else None
+        return SegmentSampler(self.train, segment, self.weights), rest
+
+
+def split(episodes: Sequence[Episode], weights: Sequence[float], share: float, segment: int, seed: int) -> Split:
+    """Splits episodes and their weights alike.
+
+    Args:
+        episodes: All of them.
+        weights: Of each.
+        share: As for `hold_out`.
+        segment: As for `hold_out`.
+        seed: As for `hold_out`.
+
+    Returns:
+        Both parts.
+    """
+    lengths = [episode.length for episode in episodes]
+    train, held_out = hold_out(episodes, share, segment, seed)
+    train_weights, held_out_weights = hold_out_weights(lengths, weights, share, segment, seed)
+    return Split(train, train_weights, held_out, held_out_weights)
 
 
 def hold_out(episodes: Sequence[Episode], share: float, segment: int, seed: int) -> tuple[list[Episode], list[Episode]]:

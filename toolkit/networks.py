@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from toolkit.config import PolicyConfig, RewardConfig
 from toolkit.normalizer import RunningNormalizer
 
 
@@ -188,3 +189,14 @@ class RewardNetwork(nn.Module):
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Reward (...) for `observation` (..., obs_dim) and `action` (..., act_dim)."""
         return self.net(self.features(self.normalizer(observation), action)).squeeze(-1)
+
+
+def build_policy_network(obs_dim: int, act_dim: int, settings: PolicyConfig) -> GaussianPolicy:
+    """q_theta as the settings want it, its weights fresh."""
+    limits = (settings.log_std_init, settings.log_std_min, settings.log_std_max)
+    return GaussianPolicy(obs_dim, act_dim, settings.hidden, limits)
+
+
+def build_reward_network(obs_dim: int, act_dim: int, settings: RewardConfig) -> RewardNetwork:
+    """r_psi as the (resolved) settings want it, its weights fresh."""
+    return RewardNetwork(obs_dim, act_dim, settings.hidden, settings.inputs == "state", bool(settings.shaping))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,14 @@ from robots.spec import RobotSpec, ToolkitError
 from toolkit.background import estimate_log_q
 from toolkit.config import TrainConfig
 from toolkit.expert_segments import Segments
-from toolkit.held_out import hold_out, hold_out_weights
+from toolkit.held_out import Split, split
 from toolkit.losses import gradient_penalty
 from toolkit.maxent import guided_cost_loss
-from toolkit.networks import GaussianPolicy
+from toolkit.networks import GaussianPolicy, build_reward_network
 from toolkit.overlap import NEEDED_ESS, WHAT_TO_DO, OverlapError, effective_share, measure_overlap
 from toolkit.scored_segments import ScoredBatch, ScoredSegments
 from toolkit.segment_reward import gradient_between, step_rewards
-from toolkit.trainer import build_reward_network, resolve
+from toolkit.trainer import resolve
 
 _MEASURED_SEGMENTS = 2048  # background segments on which the overlap is measured
 
@@ -78,11 +78,11 @@ class OfflineLearner:
         self.device = torch.device(config.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
-        self.demo_weights = demo_weights(demos) if config.weighting == "agreement" else np.ones(len(demos))
-        self._demos = _Recordings.split(demos, self.demo_weights, config)
+        self.demo_weights, how = demo_weights(demos, config.weighting), (config.holdout, segment, config.seed)
+        self._demos = split(demos, self.demo_weights.tolist(), *how)
         # How a background's episode compares with the others says nothing about its worth.
-        self._background = _Recordings.split(background, np.ones(len(background)), config)
-        self.reward = build_reward_network(spec, config).to(self.device)
+        self._background = split(background, [1.0] * len(background), *how)
+        self.reward = build_reward_network(spec.obs_dim, spec.act_dim, config.reward).to(self.device)
         observations = np.concatenate([e.observations for e in self._demos.train])
         self.reward.normalizer.update(torch.from_numpy(observations).to(self.device))
         fit = (config.policy, config.seed, self.device)
@@ -116,16 +116,6 @@ class OfflineLearner:
         """Iterations in the whole run."""
         assert self.config.total_steps is not None, "resolved settings hold a number"
         return -(-self.config.total_steps // self.steps_per_iteration)
-
-    def learn(self, on_iteration: Callable[[OfflineLearner, dict[str, float]], bool]) -> None:
-        """Trains until the run's steps are used up.
-
-        Args:
-            on_iteration: Called after each iteration with its metrics; returning False stops the run.
-        """
-        while self.iteration < self.iterations:
-            if not on_iteration(self, self.iterate()):
-                return
 
     def iterate(self) -> dict[str, float]:
         """A few gradient steps.
@@ -188,17 +178,19 @@ class OfflineLearner:
         """Scores all recordings under the two policies."""
         jitter, kinds = self.config.reward.expert_jitter, (self._demos, self._background)
         # Jitter on both: on the demos alone it would be what tells them apart.
-        self.demos, self.background = (self._scored(kind.sampler, jitter, self.rng) for kind in kinds)
-        self.held_out = [kind.held_out and self._scored(kind.held_out, 0.0, self.rng) for kind in kinds]
+        train, held_out = zip(*(kind.samplers(self.config.reward.segment) for kind in kinds), strict=True)
+        self.demos, self.background = (self._scored(sampler, jitter, self.rng) for sampler in train)
+        self.held_out = [sampler and self._scored(sampler, 0.0, self.rng) for sampler in held_out]
 
     def _scored(self, sampler: SegmentSampler, jitter: float, rng: np.random.Generator) -> ScoredSegments:
         policies = (self.policy, self.background_policy)
         return ScoredSegments(sampler, self.reward.normalizer, jitter, rng, policies)
 
-    def _draw_to_measure(self, side: _Recordings) -> ScoredBatch:
+    def _draw_to_measure(self, side: Split) -> ScoredBatch:
         """The same segments whenever it is asked; no random number of the learning is used up."""
         seed = self.config.seed
-        scored = self._scored(side.sampler, 0.0, np.random.default_rng(seed))
+        sampler, _ = side.samplers(self.config.reward.segment)
+        scored = self._scored(sampler, 0.0, np.random.default_rng(seed))
         return scored.draw(_MEASURED_SEGMENTS, torch.Generator(self.device).manual_seed(seed))
 
     def _sums(self, segments: Segments) -> Tensor:
@@ -208,8 +200,7 @@ class OfflineLearner:
     def _gradient_step(self, temper: float) -> dict[str, float]:
         config, count = self.config.reward, self.config.reward.batch_segments
         demo, other = (side.draw(count, self.generator) for side in (self.demos, self.background))
-        pairs = zip(vars(demo.segments).values(), vars(other.segments).values(), strict=True)
-        both = Segments(*(torch.cat(pair, 1) for pair in pairs))
+        both = demo.segments.beside(other.segments)
         r, log_mu = self._sums(both), torch.cat([demo.log_mixture(), other.log_mixture()])
         loss = guided_cost_loss(r[:count], r, log_mu, config.alpha, temper)
         penalty = torch.zeros(())
@@ -243,25 +234,6 @@ class OfflineLearner:
             "held_out/gap": float(r.mean() - other.mean()),
             "held_out/auc": float((r[:, None] > other).double().mean()),
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Recordings:
-    """Episodes of one kind: a part to learn from, and where to draw segments of it and of the rest."""
-
-    train: list[Episode]
-    weights: list[float]  # of each
-    sampler: SegmentSampler
-    held_out: SegmentSampler | None
-
-    @staticmethod
-    def split(episodes: Sequence[Episode], weights: np.ndarray, config: TrainConfig) -> _Recordings:
-        segment = config.reward.segment
-        how = (config.holdout, segment, config.seed)
-        train, held_out = hold_out(episodes, *how)
-        train_weights, held_weights = hold_out_weights([e.length for e in episodes], weights.tolist(), *how)
-        rest = SegmentSampler(held_out, segment, held_weights) if held_out else None
-        return _Recordings(train, train_weights, SegmentSampler(train, segment, train_weights), rest)
 
 
 def _usable(episodes: Sequence[Episode], what: str, spec: RobotSpec, segment: int) -> list[Episode]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from demos.store import DemoStore
-from robots.spec import ToolkitError
+from toolkit.picture import save_picture
 
 
 def plot_demos(store: DemoStore, path: Path) -> Path:
@@ -40,10 +40,4 @@ def plot_demos(store: DemoStore, path: Path) -> Path:
         axis.set_ylabel(name, rotation=0, ha="right")
     axes[-1, 0].set_xlabel("time [s]")
     figure.suptitle(f"{store.path.name}: actions of {store.n_episodes} episodes")
-    try:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    except (OSError, ValueError) as error:
-        raise ToolkitError(f"{path}: no picture written: {error}") from error
-    finally:
-        plt.close(figure)
-    return path
+    return save_picture(figure, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from demos.quality import QualityReport
-from robots.spec import ToolkitError
+from toolkit.picture import save_picture
 
 
 def plot_quality(report: QualityReport, path: Path) -> Path:
@@ -35,10 +35,4 @@ def plot_quality(report: QualityReport, path: Path) -> Path:
     right.barh(places, [episode.weight for episode in report.episodes])
     right.set(yticks=places, yticklabels=names, xlim=(0.0, 1.05), xlabel="weight in learning", ylabel="episode")
     right.invert_yaxis()
-    try:
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-    except (OSError, ValueError) as error:
-        raise ToolkitError(f"{path}: no picture written: {error}") from error
-    finally:
-        plt.close(figure)
-    return path
+    return save_picture(figure, path)

@@ -13,6 +13,7 @@ from torch import Tensor
 from demos.episode import Episode
 from robots.spec import ToolkitError
 from toolkit.rollout import Rollout
+from toolkit.whole_segments import whole_places
 
 _FIELDS = ("observation", "next_observation", "action", "termination", "truncation", "quarantined")
 
@@ -160,15 +161,10 @@ class ReplayBuffer:
         """(K, 2): first row and environment of every whole segment."""
         size = self.size if newest is None else min(self.size, newest)
         device = self._data["action"].device
-        if size < length:
-            return torch.zeros(0, 2, dtype=torch.long, device=device)
         order = (self.position - size + torch.arange(size, device=device)) % self.rows  # oldest first
         broken = self._data["quarantined"][order]
         ended = broken | self._data["termination"][order] | self._data["truncation"][order]
-        first = torch.arange(size - length + 1, device=device)
-        before_last = _count_within(ended, first, length - 1)
-        whole = (before_last == 0) & (_count_within(broken, first, length) == 0)
-        place = whole.nonzero()
+        place = whole_places(ended, broken, length)
         return torch.stack([order[place[:, 0]], place[:, 1]], -1)
 
     def _take(self, row: Tensor, env: Tensor) -> Transitions:
@@ -195,9 +191,3 @@ class ReplayBuffer:
         for name, x in self._data.items():
             x[: self.size] = state[name].to(x.device)
         self._usable = None
-
-
-def _count_within(flag: Tensor, first: Tensor, length: int) -> Tensor:
-    """[K, B] how many of the `length` rows from each `first` have the flag, by differences of a running sum."""
-    total = torch.cat([torch.zeros_like(flag[:1], dtype=torch.int32), flag.cumsum(0, dtype=torch.int32)])
-    return total[first + length] - total[first]

@@ -21,12 +21,13 @@ from toolkit.losses import (
     gradient_penalty,
     solve_log_z,
 )
-from toolkit.maxent import guided_cost_loss
+from toolkit.maxent import guided_cost_loss, mixture_log_density
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.policy_mixture import Scorer, members
 from toolkit.rollout import Rollout
 from toolkit.segment_reward import gradient_between, step_rewards
 from toolkit.trail import Trail
+from toolkit.whole_segments import draw_segments, whole_segments
 
 _KEPT = 64  # segments longer than a rollout that are kept, the latest
 _REPORTED = tuple(f"reward/{name}" for name in ("loss", "accuracy", "penalty", "expert", "policy", "log_z", "ess"))
@@ -112,7 +113,7 @@ class RewardLearner:
         if rollout.log_prob.numel() == 0:
             return None
         whole = whole_segments(rollout, self.segment)
-        return lambda: _draw(experience, whole, self.segment, self.batch, generator)
+        return lambda: draw_segments(experience, whole, self.segment, self.batch, generator)
 
     @torch.no_grad()
     def label(
@@ -152,7 +153,7 @@ class RewardLearner:
         self, expert: Segments, actor: Segments, temper: float, generator: torch.Generator, report: bool
     ) -> dict[str, float]:
         config, count = self.config, expert.log_q.shape[1]
-        both = Segments(*(torch.cat(pair, 1) for pair in zip(vars(expert).values(), vars(actor).values(), strict=True)))
+        both = expert.beside(actor)
         r = step_rewards(self.reward, both, self.discount).sum(0)  # (N + M,)
         log_q = both.log_density().to(r.dtype)
         is_expert = torch.arange(len(r), device=r.device) < count
@@ -185,7 +186,7 @@ class RewardLearner:
         normalizer = self.reward.normalizer
         observation = segments.state * normalizer.std + normalizer.mean
         log_p = self.first_policy.log_prob(observation, segments.action).double().sum(0).to(log_q.dtype)
-        return torch.logaddexp(log_p, log_q) - math.log(2.0)
+        return mixture_log_density(log_p, log_q, 0.0, 1.0)
 
     @torch.no_grad()
     def _report(
@@ -236,37 +237,3 @@ class RewardLearner:
         if state["first_policy"] is not None:
             self.first_policy = copy.deepcopy(policy).requires_grad_(False)
             self.first_policy.load_state_dict(state["first_policy"])
-
-
-def whole_segments(rollout: Rollout, length: int) -> Tensor:
-    """Places in a rollout where `length` steps cross no episode end and hold no broken step.
-
-    Args:
-        rollout: [T, B] experience, T >= L.
-        length: L.
-
-    Returns:
-        (K, 2) int64: first step and environment of each.
-
-    Raises:
-        ValueError: There is none.
-    """
-    steps = rollout.log_prob.shape[0]
-    # A segment from t0 is whole if nothing ended in its first L - 1 steps and nothing broke in any of them.
-    broken = (rollout.ended.int().cumsum(0), rollout.quarantined.int().cumsum(0))
-    starts = torch.arange(steps - length + 1, device=rollout.log_prob.device)
-    ends = broken[0][starts + length - 1] - rollout.ended[starts + length - 1].int()
-    ended = ends - (broken[0][starts] - rollout.ended[starts].int())
-    bad = broken[1][starts + length - 1] - (broken[1][starts] - rollout.quarantined[starts].int())
-    whole = ((ended == 0) & (bad == 0)).nonzero()
-    if len(whole) == 0:
-        raise ValueError(f"no environment ran {length} steps without an episode end in a rollout of {steps}")
-    return whole
-
-
-def _draw(experience: Segments, whole: Tensor, length: int, count: int, generator: torch.Generator) -> Segments:
-    """`count` segments of `length` steps from the places `whole`."""
-    device = whole.device
-    pick = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
-    t, environment = pick[:, 0] + torch.arange(length, device=device)[:, None], pick[:, 1]  # [L, N], (N,)
-    return Segments(*(x[t, environment] for x in vars(experience).values()))

@@ -54,8 +54,8 @@ class Learner(Protocol):
         """Iterations in the whole run."""
         ...
 
-    def learn(self, on_iteration: Callable[[Any, dict[str, float]], bool]) -> None:
-        """Trains to the end, or until `on_iteration` returns False."""
+    def iterate(self) -> dict[str, float]:
+        """One iteration; its metrics by name, those under "time/" wall-clock seconds."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,7 +183,8 @@ class Run(Generic[AnyLearner]):
             self.save()
         previous = signal.signal(signal.SIGINT, self._interrupt)
         try:
-            trainer.learn(on_iteration)
+            while trainer.iteration < trainer.iterations and on_iteration(trainer, trainer.iterate()):
+                pass
         finally:
             signal.signal(signal.SIGINT, previous)
             log.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from robots.spec import RobotSpec, ToolkitError
 from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
-from toolkit.held_out import hold_out, hold_out_weights
-from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork
+from toolkit.held_out import split
+from toolkit.networks import ValueNetwork, build_policy_network, build_reward_network
 from toolkit.ppo import PolicyLearner
 from toolkit.replay import demo_transitions
 from toolkit.reward_learner import RewardLearner
@@ -98,18 +98,18 @@ class Trainer:
         self.device = torch.device(config.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
-        limits = (config.policy.log_std_init, config.policy.log_std_min, config.policy.log_std_max)
-        self.policy = GaussianPolicy(spec.obs_dim, spec.act_dim, config.policy.hidden, limits).to(self.device)
+        self.policy = build_policy_network(spec.obs_dim, spec.act_dim, config.policy).to(self.device)
         self.value: ValueNetwork | None = None  # SAC has critics of its own
         if config.generator == "ppo":
             self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
-        self.reward = build_reward_network(spec, config).to(self.device)
+        self.reward = build_reward_network(spec.obs_dim, spec.act_dim, config.reward).to(self.device)
         self.policy_learner = self._policy_learner()
         self.task_reward = task_reward
         self.from_demos = bool(episodes)
         judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
         self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha)
-        self.demos = self.held_out_demos = None
+        self.demos: SegmentSampler | None = None
+        self.held_out_demos: SegmentSampler | None = None
         started = time.perf_counter()
         if episodes:
             self._learn_from(episodes)
@@ -129,12 +129,10 @@ class Trainer:
     def _learn_from(self, episodes: Sequence[Episode]) -> None:
         """Takes in the demos: what is held out, normalisers, the policy's start, the judge."""
         config, segment = self.config, self.config.reward.segment
-        train, held_out = hold_out(episodes, config.holdout, segment, config.seed)
-        self.demo_weights = demo_weights(episodes) if config.weighting == "agreement" else np.ones(len(episodes))
-        split = (config.holdout, segment, config.seed)
-        weights, held_weights = hold_out_weights([e.length for e in episodes], self.demo_weights.tolist(), *split)
-        self.demos = SegmentSampler(train, segment, weights)
-        self.held_out_demos = SegmentSampler(held_out, segment, held_weights) if held_out else None
+        self.demo_weights = demo_weights(episodes, config.weighting)
+        parts = split(episodes, self.demo_weights.tolist(), config.holdout, segment, config.seed)
+        train, weights = parts.train, parts.weights
+        self.demos, self.held_out_demos = parts.samplers(segment)
         observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
         self.reward.normalizer.update(observations)
         self.policy.normalizer.update(observations)
@@ -184,16 +182,6 @@ class Trainer:
         """Iterations in the whole run; none where cloning is all."""
         assert self.config.total_steps is not None, "resolved settings hold a number"
         return 0 if self.config.objective == "bc" else -(-self.config.total_steps // self.steps_per_iteration)
-
-    def learn(self, on_iteration: Callable[[Trainer, dict[str, float]], bool]) -> None:
-        """Trains until the run's steps are used up.
-
-        Args:
-            on_iteration: Called after each iteration with its metrics; returning False stops the run.
-        """
-        while self.iteration < self.iterations:
-            if not on_iteration(self, self.iterate()):
-                return
 
     def iterate(self) -> dict[str, float]:
         """One iteration: collect, learn the reward, label, learn the policy.
@@ -259,12 +247,6 @@ class Trainer:
         self.rng.bit_generator.state = state["numpy_generator"]
         self.sim.load_state_dict({k: v.numpy() if isinstance(v, Tensor) else v for k, v in state["sim"].items()})
         self.collector.observation = state["observation"].numpy().copy()
-
-
-def build_reward_network(spec: RobotSpec, config: TrainConfig) -> RewardNetwork:
-    """r_psi as the (resolved) settings want it, its weights fresh."""
-    reward = config.reward
-    return RewardNetwork(spec.obs_dim, spec.act_dim, reward.hidden, reward.inputs == "state", bool(reward.shaping))
 
 
 def _check(

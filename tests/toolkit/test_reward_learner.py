@@ -10,8 +10,9 @@ from toolkit.config import ADVERSARIAL, TrainConfig, config_from_dict
 from toolkit.expert_segments import ExpertSegments
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.normalizer import RunningNormalizer
-from toolkit.reward_learner import RewardLearner, whole_segments
+from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Rollout
+from toolkit.whole_segments import whole_segments
 
 OBS_DIM, ACT_DIM = 3, 2
 

@@ -117,22 +117,17 @@ def _prepare(
     """The run, and the demos' own return."""
     import numpy as np
 
-    from demos.store import DemoStore
-    from robots.spec import ToolkitError
+    from toolkit.commands.prepare import open_demos
     from toolkit.config import TrainConfig, with_settings
     from toolkit.run import Run
     from toolkit.trainer import Trainer
 
-    store = DemoStore.open(demos)
-    episodes = store.episodes()
-    if len(episodes) < count:
-        raise ToolkitError(f"{demos} holds {len(episodes)} demos; --count {count} needs that many")
-    episodes = episodes[:count]
+    spec, episodes, identity = open_demos(demos, None, count)
     settings = [f"seed={seed}"] + ([] if steps is None else [f"total_steps={steps}"])
-    trainer = Trainer(store.spec, with_settings(TrainConfig(), settings), episodes)
+    trainer = Trainer(spec, with_settings(TrainConfig(), settings), episodes)
     returns = [float(np.sum(e.rewards)) for e in episodes if e.rewards is not None]
     expert = {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "episodes": count}
-    return Run(folder, trainer, {**store.identity(), "path": str(demos), "used": count}, episodes), expert
+    return Run(folder, trainer, identity, episodes), expert
 
 
 def _export(folder: Path, bundle: Path) -> dict[str, float]:
