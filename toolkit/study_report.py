@@ -99,7 +99,7 @@ def write_report(folder: Path, studies: Sequence[tuple[Study, Sequence[Finished]
     results = [result for _, finished in studies for _, result in finished if result is not None]
     data = {
         "command": command,
-        "commits": _distinct(result.commit for result in results),
+        "commits": _distinct(commit for result in results for commit in result.commit.split(", ")),
         "machines": _distinct(_machine(result) for result in results),
         "dates": sorted({result.date for result in results}),
         "studies": [
