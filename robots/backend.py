@@ -1,4 +1,4 @@
-"""Backend: the four-method seam between a policy and whatever moves.
+"""Backend: the five-method seam between a policy and whatever moves.
 
 A simulator, a mock and each hardware driver implement it and pass one contract test (`tests/backend_contract.py`), so
 that simulator and robot differ by one constructor.
@@ -59,6 +59,17 @@ class Backend(ABC):
         Raises:
             BackendError: Closed, not yet reset, command of a wrong shape or not finite; nothing was sent.
         """
+
+    def measure(self) -> SensorReading:
+        """Measures without telling the robot anything: what the wiring check shows. Allowed before `reset`.
+
+        Returns:
+            A fresh reading, counted like any other.
+
+        Raises:
+            BackendError: Closed, not reachable, or a robot that only measures when it is commanded.
+        """
+        raise BackendError(f"{type(self).__name__} does not measure without a command")
 
     @abstractmethod
     def close(self) -> None:

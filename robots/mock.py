@@ -88,6 +88,15 @@ class MockBackend(Backend):
         self._last = SensorReading(values, time.monotonic_ns(), self._last.sequence + 1)
         return self._last
 
+    def measure(self) -> SensorReading:
+        """Shows the newest values once more, as a fresh reading; zeros before the first reset."""
+        self._check_open()
+        values = np.zeros(len(self.spec.channels)) if self._last is None else self._last.values.copy()
+        reading = SensorReading(values, time.monotonic_ns(), 0 if self._last is None else self._last.sequence + 1)
+        if self._last is not None:
+            self._last = reading
+        return reading
+
     def close(self) -> None:
         """Takes no more commands. Closing twice is allowed."""
         self._closed = True

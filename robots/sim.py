@@ -72,6 +72,14 @@ class MujocoBackend(Backend):
         mujoco.mj_step1(self.model, self.data)
         return self._measure()
 
+    def measure(self) -> SensorReading:
+        """Measures again; before the first reset, the model's own default state."""
+        self._check_open()
+        if self._sequence < 0:
+            mujoco.mj_forward(self.model, self.data)
+            return SensorReading(self._channels.read_data(self.model, self.data), time.monotonic_ns(), 0)
+        return self._measure()
+
     def close(self) -> None:
         """Ends the simulation. Closing twice is allowed."""
         self._closed = True

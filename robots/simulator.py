@@ -24,7 +24,7 @@ from robots.backend import BackendError, SensorReading
 from robots.robot_yaml import load_robot
 from robots.sim import MujocoBackend
 from robots.spec import RobotSpec, RobotSpecError, ToolkitError, spec_from_dict
-from robots.udp import CLOSE, COMMAND, READING, RESET, Message, decode, encode, is_loopback, refusal, spec_mark
+from robots.udp import CLOSE, COMMAND, MEASURE, READING, RESET, Message, decode, encode, is_loopback, refusal, spec_mark
 
 _SILENCE = 1.0  # [s] without a word from the driver before another may take over
 _LARGEST = 65_535  # bytes
@@ -65,7 +65,7 @@ class SimulatorServer:
         if peer != self.driver:
             # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent.
             taken = self.driver is not None and now - self._heard < _SILENCE
-            if taken or message.kind != RESET:
+            if taken or message.kind not in (RESET, MEASURE):
                 return None
             self.driver, self._last = peer, None
         self._heard = now
@@ -89,6 +89,8 @@ class SimulatorServer:
             if seed >= 0 and seed.is_integer():
                 self.backend.reseed(int(seed))
             return self.backend.reset()
+        if message.kind == MEASURE:
+            return self.backend.measure()
         if message.kind == COMMAND:
             return self.backend.step(message.payload)
         raise BackendError(f"a driver does not send messages of kind {message.kind}")

@@ -23,8 +23,8 @@ import numpy as np
 from robots.backend import Backend, BackendError, SensorReading, check_command
 from robots.spec import RobotSpec
 
-RESET, COMMAND, CLOSE, READING, REFUSAL = 1, 2, 3, 4, 5
-_KINDS = (RESET, COMMAND, CLOSE, READING, REFUSAL)
+RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE = 1, 2, 3, 4, 5, 6
+_KINDS = (RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE)
 _MAGIC = b"GCL1"
 _HEADER = struct.Struct("<4sB3xII8s")
 _CRC = struct.Struct("<I")
@@ -37,7 +37,7 @@ _MOST = (_LARGEST - _HEADER.size - _CRC.size) // 8  # numbers that fit
 class Message:
     """A datagram that came through undamaged and is meant for this robot."""
 
-    kind: int  # one of RESET, COMMAND, CLOSE, READING, REFUSAL
+    kind: int  # one of RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE
     request: int  # number of the request; an answer carries that of its request
     payload: np.ndarray  # (count,) float64: RESET [seed or -1], COMMAND the command, READING [sequence, *values],
     # REFUSAL the characters of the reason
@@ -191,6 +191,10 @@ class UdpBackend(Backend):
             raise BackendError("step before reset")
         check_command(self.spec, command)
         return self._ask(COMMAND, command, self._timeout)
+
+    def measure(self) -> SensorReading:
+        """Asks for a reading and nothing else."""
+        return self._ask(MEASURE, np.empty(0), self._timeout)
 
     def close(self) -> None:
         """Tells the robot that nobody drives it any more. Closing twice is allowed."""

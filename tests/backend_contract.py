@@ -112,6 +112,19 @@ class BackendContract:
         with self.make() as backend, pytest.raises(BackendError, match="reset"):
             backend.step(self.command())
 
+    def test_measuring_moves_nothing(self) -> None:
+        """A robot can be looked at, before a reset too; each look is a fresh reading, and it does not go on by it."""
+        with self.make() as backend, self.make() as untouched:
+            self.check(backend.measure())
+            backend.reset()
+            untouched.reset()
+            looks = [backend.measure() for _ in range(2)]
+            for look in looks:
+                self.check(look)
+            assert [look.sequence for look in looks] == [1, 2]
+            np.testing.assert_array_equal(looks[0].values, looks[1].values)
+            np.testing.assert_array_equal(backend.step(self.command()).values, untouched.step(self.command()).values)
+
     def test_closing(self) -> None:
         """Closing twice is allowed; a closed robot does nothing more."""
         backend = self.make()
@@ -122,3 +135,5 @@ class BackendContract:
             backend.step(self.command())
         with pytest.raises(BackendError, match="closed"):
             backend.reset()
+        with pytest.raises(BackendError, match="closed"):
+            backend.measure()
