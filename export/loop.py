@@ -48,8 +48,6 @@ class Reward(Protocol):
 class LoopOptions:
     """How the loop is run."""
 
-    fault_seconds: float = 1.0  # [s] the robot is held or damped after a fault before the loop ends
-    miss_seconds: float = 0.5  # [s] of nothing but missed deadlines before that is a fault
     spin_ns: int = 0  # [ns] polled before each deadline instead of slept
     log_seconds: float = 30.0  # [s] kept by the flight recorder
     log_path: Path | None = None  # written at the end of every run; None = not at all unless `fault_log_path` is
@@ -123,8 +121,8 @@ def _drive(backend: Backend, step: _Step, safety: SafetyLayer, seconds: float, o
     clock = PeriodicClock(round(spec.control_dt * 1e9), options.spin_ns)
     compute, tick, wake = LatencyHistogram(), LatencyHistogram(), LatencyHistogram()
     flight = FlightLog(spec, options.log_seconds)
-    end = _Ending(safety, round(seconds / spec.control_dt), round(options.fault_seconds / spec.control_dt))
-    longest_streak = max(2, round(options.miss_seconds / spec.control_dt))
+    end = _Ending(safety, round(seconds / spec.control_dt), round(safety.config.fault_seconds / spec.control_dt))
+    longest_streak = max(2, round(safety.config.miss_seconds / spec.control_dt))
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
         reading = backend.reset()
@@ -183,7 +181,9 @@ class _Step:
     ) -> None:
         self._policy, self._safety, self._reward, self.monitor = policy, safety, reward, monitor
         self._observe, self._map = ObservationMap(spec), CommandMap(spec)
-        self.observation, self._next = np.zeros(spec.obs_dim), np.zeros(spec.obs_dim)
+        # Assembled where the policy reads it, if it lets us: what is not copied costs nothing.
+        own = getattr(policy, "observation_buffer", None)
+        self.observation, self._next = np.zeros(spec.obs_dim) if own is None else own, np.zeros(spec.obs_dim)
         self.wanted = safety.limits.rest.copy()  # what the policy last wanted
         self._applied = np.zeros(spec.act_dim)
         self._scored = False

@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 
 from export.loop import LoopError, LoopOptions, run
-from export.monitor import MonitorConfig, RewardMonitor
+from export.monitor import RewardMonitor
 from export.runtime import load_bundle
-from export.safety import SafetyConfig, SafetyLayer
+from export.safety import SafetyLayer
 from robots.backend import BackendError, SensorReading
 from robots.mock import MockBackend
+from robots.safety_spec import MonitorSpec, SafetySpec
 from robots.spec import RobotSpec
 
 # A busy machine may stall any process for a while, so only the tests of staleness are impatient.
-GENTLE = SafetyConfig(soft_start_seconds=0.02, soft_stop_seconds=0.02, stale_seconds=30.0)
+GENTLE = SafetySpec(
+    soft_start_seconds=0.02, soft_stop_seconds=0.02, stale_seconds=30.0, fault_seconds=0.05, miss_seconds=60.0
+)
 IMPATIENT = dataclasses.replace(GENTLE, stale_seconds=0.1)
-BRISK = LoopOptions(fault_seconds=0.05, miss_seconds=60.0)
+BRISK = LoopOptions()
 
 
 class Constant:
@@ -77,7 +80,8 @@ def test_a_slow_robot_is_counted(arm: RobotSpec, still: Any) -> None:
 
 def test_missing_every_deadline_for_long_is_a_fault(arm: RobotSpec, still: Any) -> None:
     """A streak of misses trips instead of driving a robot at a rate its policy never knew."""
-    report = drive(still(arm, delay=0.006), seconds=5.0, options=dataclasses.replace(BRISK, miss_seconds=0.05))
+    strict = SafetyLayer(arm, dataclasses.replace(GENTLE, miss_seconds=0.05))
+    report = drive(still(arm, delay=0.006), seconds=5.0, safety=strict)
     assert report.faults[0].reason == "deadline_miss_streak"
 
 
@@ -162,7 +166,7 @@ def test_a_signal_stops_softly(arm: RobotSpec, still: Any, number: signal.Signal
 @pytest.mark.parametrize(("response", "ended_by"), [("warn", "time"), ("fault", "fault")])
 def test_a_low_reward_warns_or_trips(arm: RobotSpec, still: Any, response: str, ended_by: str) -> None:
     """The monitor's verdict is reported; whether it stops the robot is the config's choice."""
-    config = MonitorConfig(window_seconds=0.02, patience_seconds=0.02, response=response)
+    config = MonitorSpec(window_seconds=0.02, patience_seconds=0.02, response=response)
     monitor = RewardMonitor({"0.01": -1.0, "0.5": 0.0}, arm.control_dt, config)
     policy = Constant(reward=-2.0)
     report = drive(still(arm), policy, seconds=0.3, reward=policy, monitor=monitor)
@@ -199,8 +203,8 @@ def test_no_growth_over_many_ticks(arm: RobotSpec) -> None:
             return SensorReading(self.values, time.monotonic_ns(), self.sequence)
 
     def growth(seconds: float) -> tuple[int, int]:
-        safety = SafetyLayer(fast, SafetyConfig(soft_start_seconds=0.0, soft_stop_seconds=0.0))
-        options = LoopOptions(log_seconds=0.01, miss_seconds=60.0)
+        safety = SafetyLayer(fast, SafetySpec(soft_start_seconds=0.0, soft_stop_seconds=0.0, miss_seconds=60.0))
+        options = LoopOptions(log_seconds=0.01)
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         report = run(Bare(), Constant(), fast, seconds=seconds, safety=safety, options=options)  # type: ignore[arg-type]

@@ -12,30 +12,33 @@ from hypothesis import strategies as st
 from simulator_process import SimulatorProcess
 
 from robots import BackendError, RobotSpecError, load_robot
-from robots.simulator import SimulatorServer, read_spec
-from robots.udp import CLOSE, COMMAND, READING, REFUSAL, RESET, Message, UdpBackend, decode, encode, spec_mark
+from robots.datagram import CLOSE, COMMAND, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
+from robots.robot_yaml import read_spec
+from robots.server import RobotServer
+from robots.sim import MujocoBackend
+from robots.udp import UdpBackend
 
 ROOT = Path(__file__).parents[2]
 SPEC = load_robot("cartpole")
 MARK = spec_mark(SPEC)
 DRIVER, STRANGER = ("127.0.0.1", 1111), ("127.0.0.1", 2222)
-SERVER = SimulatorServer(SPEC)
+SERVER = RobotServer(MujocoBackend(SPEC))
 
 
-def ask(server: SimulatorServer, kind: int, request: int, payload=(), peer=DRIVER) -> Message | None:
+def ask(server: RobotServer, kind: int, request: int, payload=(), peer=DRIVER) -> Message | None:
     answer = server.answer(encode(Message(kind, request, np.array(payload, dtype=np.float64)), MARK), peer)
     return None if answer is None else decode(answer, MARK)
 
 
 @pytest.fixture
-def server() -> SimulatorServer:
+def server() -> RobotServer:
     SERVER.driver = None
     reset = ask(SERVER, RESET, 1, [0.0])
     assert reset is not None and reset.kind == READING
     return SERVER
 
 
-def now(server: SimulatorServer) -> float:
+def now(server: RobotServer) -> float:
     return server.backend.data.time
 
 
@@ -61,14 +64,14 @@ def test_damaged_command_never_reaches_the_robot(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("payload", [[], [0.0, 0.0], [np.nan], [np.inf]])
-def test_undamaged_nonsense_is_refused(server: SimulatorServer, payload: list[float]) -> None:
+def test_undamaged_nonsense_is_refused(server: RobotServer, payload: list[float]) -> None:
     """A command of a wrong size or not finite is refused with the reason, and moves nothing."""
     answer = ask(server, COMMAND, 2, payload)
     assert answer is not None and answer.kind == REFUSAL and answer.payload.size > 10
     assert now(server) == 0.0
 
 
-def test_a_request_that_comes_again_is_done_once(server: SimulatorServer) -> None:
+def test_a_request_that_comes_again_is_done_once(server: RobotServer) -> None:
     """The repeated command is answered with the same reading, and the robot moves once."""
     first, again = ask(server, COMMAND, 2, [1.0]), ask(server, COMMAND, 2, [1.0])
     assert first is not None and again is not None
@@ -76,7 +79,7 @@ def test_a_request_that_comes_again_is_done_once(server: SimulatorServer) -> Non
     assert now(server) == pytest.approx(SPEC.control_dt)
 
 
-def test_one_driver(server: SimulatorServer) -> None:
+def test_one_driver(server: RobotServer) -> None:
     """A stranger is not heard while somebody drives, and may reset once the driver has said goodbye."""
     assert ask(server, COMMAND, 2, [1.0], STRANGER) is None
     assert ask(server, RESET, 1, [0.0], STRANGER) is None
@@ -87,7 +90,7 @@ def test_one_driver(server: SimulatorServer) -> None:
     assert ask(server, COMMAND, 6, [1.0], DRIVER) is None
 
 
-def test_answers_are_no_requests(server: SimulatorServer) -> None:
+def test_answers_are_no_requests(server: RobotServer) -> None:
     """A reading sent to the robot is refused."""
     answer = ask(server, READING, 2, [0.0])
     assert answer is not None and answer.kind == REFUSAL

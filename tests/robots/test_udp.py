@@ -13,18 +13,8 @@ from hypothesis import strategies as st
 from simulator_process import SimulatorProcess
 
 from robots import BackendError, load_robot
-from robots.udp import (
-    COMMAND,
-    READING,
-    RESET,
-    Message,
-    UdpBackend,
-    decode,
-    encode,
-    is_loopback,
-    parse_address,
-    spec_mark,
-)
+from robots.datagram import COMMAND, READING, RESET, Message, decode, encode, spec_mark
+from robots.udp import UdpBackend, is_loopback, parse_address
 
 SPEC = load_robot("cartpole")
 MARK = spec_mark(SPEC)

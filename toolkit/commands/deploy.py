@@ -99,17 +99,17 @@ def command(bundle: Path, **options: Any) -> None:
 
 def _run(loaded: Bundle, policy: OnnxPolicy, reward: Any, backend: Backend, options: dict[str, Any]) -> LoopReport:
     from export.loop import LoopOptions, run
-    from export.monitor import MonitorConfig, RewardMonitor
+    from export.monitor import RewardMonitor
     from export.real_time import RealTimeOptions
-    from export.safety import SafetyConfig, SafetyLayer
+    from export.safety import SafetyLayer
 
     spec = loaded.spec
-    safety = SafetyLayer(spec, SafetyConfig(on_fault=options["on_fault"]))
+    safety = SafetyLayer(spec, dataclasses.replace(spec.safety, on_fault=options["on_fault"]))
     for channel in safety.limits.unwatched:
         click.echo(f"gcl: {channel} has a limit but is not measured, so nothing watches it", err=True)
     monitor = None
     if options["monitor"] != "off":
-        config = MonitorConfig(response=options["monitor"])
+        config = dataclasses.replace(spec.safety.monitor, response=options["monitor"])
         monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt, config)
     real_time = RealTimeOptions(fifo_priority=50, lock_memory=True) if options["realtime"] else RealTimeOptions()
     loop_options = LoopOptions(
