@@ -111,6 +111,7 @@ class _EventWriter:
             try:
                 print(f"guardian: {event.reason}: {event.detail}", file=sys.stderr, flush=True)
                 if self._path is not None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
                     with open(self._path, "a", encoding="utf-8") as file:
                         file.write(line + "\n")
             except OSError as error:

@@ -172,13 +172,7 @@ def parse_robot(data: object) -> RobotSpec:
         if twice:
             raise RobotSpecError(f"{what} named twice: {', '.join(twice)}")
     terms = [term.name for term in observation]
-    units: dict[str, str] = {}
-    for term in observation:
-        for channel in term.channels:
-            if units.setdefault(channel, term.unit) != term.unit:
-                raise RobotSpecError(
-                    f"channel {channel} is in {units[channel]!r} in one term and in {term.unit!r} in {term.name}"
-                )
+    units = _channel_units(observation)
     safety = parse_safety(top["safety"], tuple(units)) if "safety" in top else SafetySpec()
     return RobotSpec(
         name=text(top["name"], "name"),
@@ -204,6 +198,18 @@ def parse_robot(data: object) -> RobotSpec:
         safety=safety,
         randomize=parse_randomize(top["randomize"], terms) if "randomize" in top else None,
     )
+
+
+def _channel_units(observation: tuple[ObservationTerm, ...]) -> dict[str, str]:
+    """The unit of each channel, which must be the same wherever it is observed."""
+    units: dict[str, str] = {}
+    for term in observation:
+        for channel in term.channels:
+            if units.setdefault(channel, term.unit) != term.unit:
+                raise RobotSpecError(
+                    f"channel {channel} is in {units[channel]!r} in one term and in {term.unit!r} in {term.name}"
+                )
+    return units
 
 
 def _observation_term(item: object, i: int) -> ObservationTerm:

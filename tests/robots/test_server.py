@@ -1,24 +1,16 @@
-"""The simulator process: who may drive it, what it ignores, and when it ends."""
-
-import json
-import subprocess
-import sys
-from pathlib import Path
+"""The robot's end of the cable: who may drive it, what it ignores, and that nothing is done twice or late."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulator_process import SimulatorProcess
 
-from robots import BackendError, RobotSpecError, load_robot
-from robots.datagram import CLOSE, COMMAND, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
-from robots.robot_yaml import read_spec
+from robots import load_robot
+from robots.datagram import CLOSE, COMMAND, MEASURE, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
+from robots.mock import MockBackend
 from robots.server import RobotServer
 from robots.sim import MujocoBackend
-from robots.udp import UdpBackend
 
-ROOT = Path(__file__).parents[2]
 SPEC = load_robot("cartpole")
 MARK = spec_mark(SPEC)
 DRIVER, STRANGER = ("127.0.0.1", 1111), ("127.0.0.1", 2222)
@@ -96,47 +88,30 @@ def test_answers_are_no_requests(server: RobotServer) -> None:
     assert answer is not None and answer.kind == REFUSAL
 
 
-def test_ends_with_standard_input() -> None:
-    """Closing its standard input ends the process with exit code 0."""
-    with SimulatorProcess("cartpole") as simulator:
-        assert simulator.ready["robot"] == "cartpole"
-        assert simulator.process.poll() is None
-    assert simulator.process.returncode == 0
+def test_what_is_overtaken_is_not_obeyed(server: RobotServer) -> None:
+    """A command that arrives after a newer one gets no answer and moves nothing, also when the count wraps around."""
+    assert ask(server, COMMAND, 10, [1.0]) is not None
+    assert ask(server, COMMAND, 9, [1.0]) is None
+    assert ask(server, RESET, 2, [0.0]) is None
+    assert now(server) == pytest.approx(SPEC.control_dt)
+    for request in (2**31 + 5, 2**32 - 1):
+        assert ask(server, COMMAND, request, [0.0]) is not None
+    assert ask(server, COMMAND, 3, [0.0]) is not None
+    assert ask(server, COMMAND, 2**32 - 1, [0.0]) is None
 
 
-def test_robot_of_another_description_is_not_driven() -> None:
-    """A controller with another description of the robot gets no answer, so it cannot drive."""
-    with SimulatorProcess("cartpole") as simulator:
-        with UdpBackend(load_robot("reacher"), simulator.address, reset_timeout_seconds=0.3) as backend:
-            with pytest.raises(BackendError, match="same robot"):
-                backend.reset()
+def test_a_key_keeps_strangers_out() -> None:
+    """With a key only datagrams sealed with it are heard: none without a key, with another, or with a bit changed."""
+    keyed = RobotServer(MockBackend(SPEC), key=b"k" * 32)
+    reset = Message(RESET, 1, np.array([0.0]))
+    good = encode(reset, MARK, b"k" * 32)
+    for forged in (encode(reset, MARK), encode(reset, MARK, b"K" * 32), good[:-1] + bytes([good[-1] ^ 1])):
+        assert keyed.answer(forged, DRIVER) is None
+    answer = keyed.answer(good, DRIVER)
+    assert answer is not None and decode(answer, MARK) is None and decode(answer, MARK, b"k" * 32) is not None
 
 
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        (["--robot", "cartpole", "--host", "0.0.0.0"], "--allow-remote"),
-        (["--robot", "cartpoel"], "cartpole"),
-        (["--robot", "nothing.json"], "nothing.json"),
-        (["--robot", "cartpole", "--port", "999999"], "listen"),
-        (["--robot", "cartpole"], "standard input"),
-    ],
-)
-def test_refusals_are_one_line(options: list[str], word: str) -> None:
-    """What it cannot do it says in one line with exit code 2."""
-    process = subprocess.run(
-        [sys.executable, "-m", "robots.simulator", *options],
-        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert process.returncode == 2
-    assert word in process.stderr and process.stderr.count("\n") == 1
-
-
-def test_spec_from_a_bundle(tmp_path: Path) -> None:
-    """The JSON that a bundle carries is the same robot; damaged JSON is refused."""
-    path = tmp_path / "spec.json"
-    path.write_text(json.dumps(SPEC.to_dict()))
-    assert read_spec(str(path), None).sha256 == SPEC.sha256
-    path.write_text("{")
-    with pytest.raises(RobotSpecError, match="JSON"):
-        read_spec(str(path), None)
+def test_looking_is_allowed_to_whoever_may_drive(server: RobotServer) -> None:
+    """A driver may measure; a stranger may not while somebody drives."""
+    assert ask(server, MEASURE, 2) is not None
+    assert ask(server, MEASURE, 2, peer=STRANGER) is None
