@@ -49,7 +49,7 @@ class ControlStep:
             reward: Scored where there is a monitor.
             monitor: What the scores go to.
         """
-        self._spec, self._policy, self._safety, self._reward, self.monitor = spec, policy, safety, reward, monitor
+        self.spec, self._policy, self._safety, self._reward, self.monitor = spec, policy, safety, reward, monitor
         self._observe, self._map = ObservationMap(spec), CommandMap(spec)
         self.observation, self._next = _buffer(policy, spec), np.zeros(spec.obs_dim)
         self.wanted = safety.limits.rest.copy()  # what the policy last wanted
@@ -83,7 +83,7 @@ class ControlStep:
             successor: Loaded and checked, for the same robot.
         """
         self._policy, self._reward, self.monitor = successor.policy, successor.reward, successor.monitor
-        self.observation = _buffer(successor.policy, self._spec)
+        self.observation = _buffer(successor.policy, self.spec)
         self.swaps += 1
 
     def command(self, reading: SensorReading, now_ns: int) -> np.ndarray:

@@ -57,6 +57,10 @@ class OnnxPolicy:
         """What computes, as the session itself says; being asked for a GPU is not the same as getting one."""
         return self._graph.session.get_providers()[0]
 
+    def run(self) -> None:
+        """The bare network: reads `observation_buffer`, and what `act` would return is there afterwards."""
+        self._graph.run()
+
     def act(self, observation: np.ndarray) -> np.ndarray:
         """One action.
 

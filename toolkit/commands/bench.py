@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from toolkit.commands import bench_learning, bench_rival
+from toolkit.commands import bench_learning, bench_loop, bench_rival
 from toolkit.commands.bench_sim import sim
 
 
@@ -25,6 +25,8 @@ def command(ctx: click.Context) -> None:
       gcl bench
       gcl bench sim --robots cheetah,walker,humanoid
       gcl bench inference runs/first/cheetah.bundle
+      gcl bench tick --robot walker
+      gcl bench loop --hz 500 --minutes 10
       gcl bench learning --list
       gcl bench rival
     """
@@ -36,6 +38,8 @@ def command(ctx: click.Context) -> None:
 command.add_command(bench_learning.command)
 command.add_command(sim)
 command.add_command(bench_rival.rival)
+command.add_command(bench_loop.tick)
+command.add_command(bench_loop.loop)
 
 
 @command.command()
