@@ -23,6 +23,7 @@ VERBS = {
     "verdict": "Judge a run by its demos alone, without a true reward.",
     "export": "Write reward and policy as an ONNX bundle.",
     "deploy": "Run a bundle on a robot, in real time.",
+    "estop": "Be the emergency stop of a robot that runs.",
     "bench": "Measure simulation, training and inference on this machine.",
     "quickstart": "From shipped demonstrations to a deployed policy, in minutes.",
 }

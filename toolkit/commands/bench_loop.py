@@ -28,9 +28,7 @@ _BLOCK = 10_000  # calls timed in a row, of one kind and then the other
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--robot", default="walker", show_default=True, help="Without a bundle: whose sizes an untrained one has."
-)
+@click.option("--robot", default="walker", show_default=True, help="Whose sizes an untrained one has.")
 @click.option("--ticks", type=click.IntRange(min=20_000), default=1_000_000, show_default=True, help="How many in all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tick(bundle: Path | None, robot: str, ticks: int, as_json: bool) -> None:

@@ -18,7 +18,7 @@ _PRESSED_SECONDS = 1.0  # [s] for which a press is repeated: datagrams get lost
 @click.command()
 @click.argument("address", metavar="HOST:PORT")
 @click.option(
-    "--key", required=True, type=click.Path(path_type=Path), help="File of 16 to 64 bytes the robot has, too."
+    "--key", required=True, type=click.Path(path_type=Path), help="File of 16 to 64 bytes that the robot has."
 )
 def command(address: str, key: Path) -> None:
     """Be the emergency stop of a robot that runs.
