@@ -315,8 +315,9 @@ def test_an_observer_whose_disk_never_answers(tmp_path: Path) -> None:
     robot, box = FaultyRobot(), BlackBox.create(SPEC, seconds=5.0)
     with guarded(robot) as (address, _):
         alone = drive(address, seconds=1.0)
-        with observed(box, tmp_path / "flight.npz", keep=True):
-            (pid,) = _children("export.observer")
+        with observed(box, tmp_path / "flight.npz", keep=True) as observer:
+            observer.ready()
+            pid = observer.process.pid
             os.kill(pid, signal.SIGSTOP)
             try:
                 report = drive(address, seconds=1.0, box=box)
@@ -338,6 +339,7 @@ from toolkit.commands.observer_link import observed
 box = BlackBox.create(SPEC, seconds=60.0)
 with guarded(FaultyRobot()) as (address, events):
     with observed(box, Path(sys.argv[1]) / "flight.npz", keep=True) as observer:
+        observer.ready()
         report = drive(address, seconds=1.0, box=box)
 print(report.ended_by, len(report.faults), len(events), observer.flights, observer.errors)
 """
@@ -354,16 +356,3 @@ def test_a_full_disk(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("time 0 0 [] [") and "No space left" in done.stdout, done.stdout
-
-
-def _children(module: str) -> list[int]:
-    """Processes of this test that run a module."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and module.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
-                if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
-                    found.append(int(entry.name))
-        except OSError:
-            continue  # it ended while we looked
-    return found

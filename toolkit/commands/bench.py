@@ -11,6 +11,7 @@ import click
 
 from toolkit.commands import bench_learning, bench_loop, bench_rival
 from toolkit.commands.bench_sim import sim
+from toolkit.commands.bench_start import start
 
 
 @click.group(invoke_without_command=True)
@@ -25,6 +26,7 @@ def command(ctx: click.Context) -> None:
       gcl bench
       gcl bench sim --robots cheetah,walker,humanoid
       gcl bench inference runs/first/cheetah.bundle
+      gcl bench start first.bundle
       gcl bench tick --robot walker
       gcl bench loop --hz 500 --minutes 10
       gcl bench learning --list
@@ -39,6 +41,7 @@ command.add_command(bench_learning.command)
 command.add_command(sim)
 command.add_command(bench_rival.rival)
 command.add_command(bench_loop.tick)
+command.add_command(start)
 command.add_command(bench_loop.loop)
 
 

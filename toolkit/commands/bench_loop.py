@@ -280,7 +280,7 @@ def _drive(bundle: Path, seconds: float, realtime: bool, folder: Path) -> LoopRe
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
         stack.callback(box.close)
-        stack.enter_context(observed(box, folder / "flight.npz"))
+        stack.enter_context(observed(box, folder / "flight.npz")).ready()
         backend = stack.enter_context(open_link(spec, link))
         monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt)
         return run(

@@ -85,9 +85,10 @@ def command(bundle: Path, **options: Any) -> None:
         # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
         box, observer = _watched(loaded, spec, options, started, stack)
         backend = _dry(stack.enter_context(open_link(spec, link)), options)
+        url = observer.ready()
         if not options["as_json"]:
             what = f"driving {spec.name}" if not options["dry_run"] else f"reading {spec.name}, sending nothing,"
-            at = f"; {observer.url}" if observer.url else ""
+            at = f"; {url}" if url else ""
             click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz for {options['seconds']:g} s{at}")
         report = _run(loaded, policy, reward, backend, _loop_options(loaded, spec, box, options, stack), options)
     flight = observer.flights[-1] if observer.flights else None

@@ -24,18 +24,39 @@ class ObserverError(ToolkitError):
 
 @dataclass
 class Observer:
-    """A running observer; what it wrote is known when its context has ended."""
+    """An observer process; what it wrote is known when its context has ended."""
 
-    url: str | None  # of the page, where one is served
+    process: subprocess.Popen[bytes]
     flights: list[Path] = field(default_factory=list)  # flight logs, newest last
     errors: list[str] = field(default_factory=list)  # why logs that were due are not there
+
+    def ready(self) -> str | None:
+        """Waits until it watches; called once, before the robot moves.
+
+        Returns:
+            The URL of the page, where one is served.
+
+        Raises:
+            ObserverError: It does not begin.
+        """
+        stdout, stderr = self.process.stdout, self.process.stderr
+        assert stdout is not None and stderr is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            line = stdout.readline() if selector.select(_START_SECONDS) else b""
+        try:
+            return json.loads(line)["web"]
+        except (ValueError, KeyError, TypeError) as error:
+            self.process.kill()
+            said = stderr.read().decode(errors="replace").strip().splitlines()
+            raise ObserverError(f"the observer did not start: {said[-1] if said else f'it said {line!r}'}") from error
 
 
 @contextlib.contextmanager
 def observed(
     box: BlackBox, log: Path, *, keep: bool = False, web: str | None = None, allow_remote: bool = False
 ) -> Iterator[Observer]:
-    """Has a run watched by another process.
+    """Has a run watched by another process, which starts beside whatever else has to.
 
     Args:
         box: Of the run.
@@ -45,10 +66,7 @@ def observed(
         allow_remote: Whether that may be reached from other machines.
 
     Yields:
-        The observer.
-
-    Raises:
-        ObserverError: It does not begin.
+        The observer; ask whether it is `ready` before anything moves.
     """
     arguments = ["--fd", str(box.fd), "--log", str(log), *(["--keep"] if keep else [])]
     arguments += [] if web is None else ["--web", web]
@@ -58,9 +76,8 @@ def observed(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[box.fd],
         start_new_session=True,
     )  # fmt: skip
-    observer = Observer(None)
+    observer = Observer(process)
     try:
-        observer.url = _ready(process)
         yield observer
     finally:
         try:
@@ -72,17 +89,3 @@ def observed(
             process.kill()
             process.wait()
             observer.errors.append(f"the observer did not end in order: {type(error).__name__}")
-
-
-def _ready(process: subprocess.Popen[bytes]) -> str | None:
-    """The page's URL, once it watches."""
-    assert process.stdout is not None and process.stderr is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        line = process.stdout.readline() if selector.select(_START_SECONDS) else b""
-    try:
-        return json.loads(line)["web"]
-    except (ValueError, KeyError, TypeError) as error:
-        process.kill()
-        said = process.stderr.read().decode(errors="replace").strip().splitlines()
-        raise ObserverError(f"the observer did not start: {said[-1] if said else f'it said {line!r}'}") from error
