@@ -7,6 +7,7 @@ reading; what it keeps saying badly, or not at all, is an error with its name, a
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -132,7 +133,8 @@ class SerialBackend(Backend):
         registers = self._bus.registers
         try:
             if self._torque and registers.watchdog is not None and self.options.watchdog_seconds is not None:
-                self._bus.write(registers.watchdog, [0] * len(self._driven), self._driven)
+                with contextlib.suppress(BackendError):  # without it the servos stop where they are: as good
+                    self._bus.write(registers.watchdog, [0] * len(self._driven), self._driven)
             if self._torque and self.options.on_close == "release":
                 self._tell(registers.torque, [0] * len(self._driven))
         finally:

@@ -100,6 +100,8 @@ def _watch_live(backend: Backend, check: WiringCheck, seconds: float | None, sou
             _watch(backend, check, seconds, show)
         finally:
             live.update(_table(check, sources), refresh=True)
+    if not console.is_terminal:
+        console.print()  # where nothing is live, the table ends without a line break
 
 
 def _show_nothing() -> None:
