@@ -13,8 +13,9 @@ import torch
 from export.bundle import read_bundle
 from export.manifest import BundleError
 from export.metadata import spec_from_metadata
+from export.reference_check import check_bundle
 from export.runtime import OnnxPolicy, OnnxReward, ParityError
-from export.to_onnx import IR_VERSION, OPSET, ExportError, check_bundle, write_bundle
+from export.to_onnx import IR_VERSION, OPSET, ExportError, write_bundle
 from robots.spec import RobotSpec
 
 Make = Callable[..., Any]

@@ -41,7 +41,8 @@ def command(checkpoint: Path, out: Path | None, check: bool, force: bool, as_jso
     refuse_foreign(path)
     if os.path.lexists(path) and not force:
         raise ToolkitError(f"{path}: a bundle is already there; give --force to replace it, or another --out")
-    from export.to_onnx import check_bundle, write_bundle
+    from export.reference_check import check_bundle
+    from export.to_onnx import write_bundle
 
     report = write_bundle(path, parts)
     reference = check_bundle(path) if check else None
