@@ -66,8 +66,9 @@ class OnnxPolicy:
         self._older, self._newer = self._window[: -self.obs_dim], self._window[self.obs_dim :]
         self._fresh = True
         self._expected = (self.obs_dim,)
-        # An attribute, so that a policy without history pays nothing for those with one
-        self.run = self._graph.run if self.history == 1 else self._run_with_history
+        self._finite = np.zeros(self.obs_dim, dtype=bool)
+        # An attribute, so that a policy without memory pays nothing for those with one
+        self.run = self._graph.run if not self.remembers else self._run_remembering
 
     @property
     def provider(self) -> str:
@@ -98,14 +99,17 @@ class OnnxPolicy:
         return self.action_buffer
 
     def reset(self) -> None:
-        """Forgets all that came before: to be called whenever an episode, or control of the robot, begins.
-
-        A recurrent state that a NaN has got into never leaves it by itself.
-        """
+        """Forgets all that came before: to be called whenever an episode, or control of the robot, begins."""
         self._graph.reset()
         self._fresh = True
 
-    def _run_with_history(self) -> None:
+    def _run_remembering(self) -> None:
+        np.isfinite(self.observation_buffer, out=self._finite)
+        if not self._finite.all():
+            # ONNX Runtime's GRU and LSTM make ordinary numbers of a NaN, and it would be remembered: so it is neither
+            # shown to the network nor kept, and comes out as the NaN that a network without memory would make of it.
+            self.action_buffer.fill(np.nan)
+            return
         if self._fresh:
             self._older.reshape(-1, self.obs_dim)[:] = self.observation_buffer
             self._fresh = False

@@ -205,7 +205,9 @@ def _to_onnx(
         *(torch.zeros(layers, 2, width) for layers, width in memory.states.values()),
     )
     batch = torch.export.Dim("batch")
-    shapes = (*({0: batch} for _ in inputs), *({1: batch} for _ in memory.states))
+    shapes: tuple[Any, ...] = (*({0: batch} for _ in inputs), *({1: batch} for _ in memory.states))
+    if memory.states:
+        module, shapes = _Positional(module), (shapes,)
     given = [*inputs, *(f"{name}_in" for name in memory.states)]
     made = ["action" if role == "policy" else "reward", *(f"{name}_out" for name in memory.states)]
     log = logging.getLogger("torch.onnx")
@@ -232,6 +234,17 @@ def _to_onnx(
     raw = model.SerializeToString(deterministic=True)
     check_model(raw, role)
     return raw
+
+
+class _Positional(torch.nn.Module):
+    """A recurrent policy with one signature, whether its own names the states or takes any number of them."""
+
+    def __init__(self, policy: torch.nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.policy(*inputs)
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import _get_all_tensors, uses_external_data
+from onnx.external_data_helper import _get_all_tensors, set_external_data, uses_external_data
 
 from export import onnx_guard
 from export.bound_graph import BoundGraph
@@ -21,7 +21,7 @@ from export.onnx_guard import check_onnx
 def outside(name: str = "weight") -> TensorProto:
     """A tensor whose data lie in another file, as onnx writes one."""
     tensor = numpy_helper.from_array(np.zeros(4, np.float32), name)
-    onnx.external_data_helper.set_external_data(tensor, "../../etc/passwd")
+    set_external_data(tensor, "../../etc/passwd")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     return tensor
