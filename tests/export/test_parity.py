@@ -43,10 +43,10 @@ def test_round_trip(whole: Bundle) -> None:
         ({"reward": None}, "expected"),
         ({"extra": np.zeros(3)}, "expected"),
         ({"reward": np.zeros(3, np.float32)}, "expected finite float32"),
-        ({"reward": np.zeros(10_000, np.float32)}, "larger than"),
+        ({"reward": np.zeros(10_000, np.float32)}, "vectors take at most"),
         ({"policy_action": "float64"}, "larger than|expected finite float32"),
         ({"reward": "nan"}, "expected finite float32"),
-        ({"reward": np.array([object()], dtype=object)}, "not readable"),
+        ({"reward": np.array([object()], dtype=object)}, "is object"),
     ],
 )
 def test_wrong_vectors_are_refused(whole: Bundle, changes: dict[str, Any], message: str) -> None:
