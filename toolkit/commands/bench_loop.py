@@ -275,7 +275,7 @@ def _drive(bundle: Path, seconds: float, realtime: bool, folder: Path) -> LoopRe
 
     loaded, policy, reward = load_bundle(bundle)
     spec = loaded.spec
-    link = LinkOptions("sim", None, False, b"", None, None, 0, folder / "events.jsonl", realtime)
+    link = LinkOptions("sim", None, False, b"", None, None, None, 0, folder / "events.jsonl", realtime)
     options = RealTimeOptions(fifo_priority=50, lock_memory=True) if realtime else RealTimeOptions()
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
