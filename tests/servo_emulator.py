@@ -143,7 +143,7 @@ class ServoEmulator:
     def fault(self, servo: int, kind: str, times: int = 10**9) -> None:
         """Lets a servo misbehave in its next answers.
 
-        Kinds: silence, checksum, wrong_id, truncated, garbage, error, long.
+        Kinds: silence, checksum, wrong_id, truncated, garbage, error, refused, long.
         """
         self._faults[servo] = (kind, times)
 
@@ -221,7 +221,7 @@ class ServoEmulator:
         if servo not in self.servos or kind == "silence":
             return b""
         data = bytes(self.servos[servo].memory[address : address + size])
-        error = (0x20 if self.protocol == "feetech" else 0x80) if kind == "error" else 0
+        error = {"error": 0x20 if self.protocol == "feetech" else 0x80, "refused": 0x04}.get(kind, 0)
         if kind == "long":
             data += b"\x01"
         packet = answer_packet(self.protocol, servo + 50 if kind == "wrong_id" else servo, data, error)

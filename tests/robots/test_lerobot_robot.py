@@ -210,6 +210,18 @@ def test_what_was_really_sent_is_kept() -> None:
     assert note.startswith(f"elbow was sent up to {away:.3g} rad away from what was asked, in 60 of 60 steps")
 
 
+def test_a_clamp_on_every_other_step_is_no_long_one() -> None:
+    """Steps in a row count, not steps in all: a clamp that lets go again is the robot doing its work."""
+    backend = connect()
+    with backend:
+        backend.reset()
+        newest().clamp["lift.pos"] = (-50.0, 10.0)
+        for _ in range(60):
+            backend.step(np.array([0.5, 0.0, 0.0]))
+            backend.step(np.array([0.0, 0.0, 0.0]))
+        assert backend.sent.notes == ()
+
+
 def test_an_action_that_the_spec_does_not_drive() -> None:
     """A joint of the robot's that the policy knows nothing of is kept where it stood at the reset."""
     positions = {"pan.pos": 30.0, "lift.pos": -45.0, "gripper.pos": 20.0, "roll.pos": 77.0}

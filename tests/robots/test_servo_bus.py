@@ -116,6 +116,16 @@ def test_nothing_but_garbage(protocol: str, junk: bytes) -> None:
         assert answer_packet(protocol, servo, number.to_bytes(4, "little")) in junk
 
 
+@pytest.mark.parametrize("protocol", BUSES)
+def test_after_a_bad_answer_the_wire_is_left_to_fall_silent(protocol: str) -> None:
+    """The servos whose turn is still to come are not talked over by the next question."""
+    damaged, good = (answer_packet(protocol, servo, b"\0\0\0\0") for servo in SERVOS)
+    wire = Wire(damaged[:-1] + b"\x77" + good)
+    with pytest.raises(ServoError):
+        BUSES[protocol](wire, SERVOS).read(NUMBER)
+    assert wire.incoming == b""
+
+
 @given(value=st.integers(-0x7FFF, 0x7FFF))
 def test_sign_and_magnitude(value: int) -> None:
     """Feetech's numbers with a minus bit come back as they went."""
