@@ -110,3 +110,16 @@ def test_a_file_is_no_lifeline(tmp_path: Path) -> None:
             cwd=ROOT, stdin=stdin, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert done.returncode == 2 and "standard input" in done.stderr
+
+
+def test_it_runs_where_only_numpy_and_yaml_are_installed() -> None:
+    """A driver's own environment, such as LeRobot's, has to bring nothing else for it to be guarded."""
+    code = (
+        "import runpy, sys\n"
+        "for name in ('click', 'rich', 'zarr', 'onnxruntime', 'torch', 'mujoco', 'dm_control', 'onnx'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = ['guardian', '--robot', 'cartpole', '--backend', 'mock']\n"
+        "runpy.run_module('export.guardian', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input="", capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and '"robot": "cartpole"' in done.stdout, done.stderr

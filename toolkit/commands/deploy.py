@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from toolkit.commands.robot_link import LinkOptions
 
 _BENCH_CALLS = 1000
+_FOR_EVER = 1e9  # [s] 30 years
 
 
 @click.command()
@@ -47,6 +48,7 @@ _BENCH_CALLS = 1000
 @click.option(
     "--seconds", type=click.FloatRange(min=0.0, min_open=True), default=10.0, show_default=True, help="How long [s]."
 )
+@click.option("--until-stopped", is_flag=True, help="No time limit: run until somebody or a fault stops it.")
 @click.option("--on-fault", type=click.Choice(["hold", "damp"]), help="After a fault. Default: as robot.yaml says.")
 @click.option(
     "--monitor", type=click.Choice(["warn", "fault", "off"]),
@@ -89,6 +91,8 @@ def command(bundle: Path, **options: Any) -> None:
     loaded, policy, reward = load_bundle(bundle, trusted_keys(options), options["variant"])
     spec = robot_of(loaded.spec, options)
     options["backend"] = backend_name(spec, options)
+    if options["until_stopped"]:
+        options["seconds"] = _FOR_EVER
     inference = _bench(loaded, policy)
     if options["check"]:
         tell_check(loaded, policy, inference, options["as_json"])
@@ -105,7 +109,8 @@ def command(bundle: Path, **options: Any) -> None:
         if not options["as_json"]:
             what = f"driving {spec.name}" if not options["dry_run"] else f"reading {spec.name}, sending nothing,"
             at = f"; {url}" if url else ""
-            click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz for {options['seconds']:g} s{at}")
+            how_long = "until stopped" if options["until_stopped"] else f"for {options['seconds']:g} s"
+            click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz {how_long}{at}")
         report = _run(loaded, policy, reward, backend, _loop_options(loaded, spec, box, options, stack), options)
     flight = observer.flights[-1] if observer.flights else None
     if options["as_json"]:
