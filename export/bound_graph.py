@@ -23,6 +23,7 @@ class BoundGraph:
     """A session for one observation at a time. `run` computes from the buffers and into them."""
 
     spec: RobotSpec | None  # the robot it was made for; None for a foreign ONNX file
+    metadata: dict[str, str]  # what the file says of itself
     history: int  # observations stacked in the input
     inputs: dict[str, np.ndarray]  # name -> (1, length) float32, states left out
     output: np.ndarray  # (1, length) or (1,) float32
@@ -46,8 +47,8 @@ class BoundGraph:
         except Exception as error:  # its errors have no common base below Exception
             raise BundleError(f"{where}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
         self.session.disable_fallback()
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        contract = contract_from_metadata(metadata, where) if CONTRACT_KEY in metadata else None
+        self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)
+        contract = contract_from_metadata(self.metadata, where) if CONTRACT_KEY in self.metadata else None
         self.spec = None if contract is None else spec_of(contract, where)
         self.history = 1 if contract is None else history_of(contract, where)
         given, made = self.session.get_inputs(), self.session.get_outputs()

@@ -76,6 +76,11 @@ class OnnxPolicy:
         return self._graph.session.get_providers()[0]
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself: the customary keys, and `gcl.contract`."""
+        return self._graph.metadata
+
+    @property
     def remembers(self) -> bool:
         """Whether an action depends on more than the last observation, so that `reset` matters."""
         return self.history > 1 or bool(self._graph.states)
@@ -98,6 +103,8 @@ class OnnxPolicy:
             self.observation_buffer[:] = observation
         self.run()
         return self.action_buffer
+
+    __call__ = act
 
     def reset(self) -> None:
         """Forgets all that came before: to be called whenever an episode, or control of the robot, begins."""
