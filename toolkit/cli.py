@@ -31,7 +31,7 @@ VERBS = {
 # What a missing module means to a person: which extra brings it
 _EXTRA_OF = {
     "torch": "train", "mujoco": "train", "dm_control": "train", "onnx": "train", "onnxscript": "train",
-    "matplotlib": "train", "tensorboard": "train", "cryptography": "sign",
+    "matplotlib": "train", "tensorboard": "train", "cryptography": "sign", "viser": "web", "mjviser": "web",
 }  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """What Prometheus is told parses by its own parser, and says what the box says."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from controller_process import write_row
+from controller_process import ROOT, write_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -96,3 +97,12 @@ def test_any_reason_and_number_parses(arm: RobotSpec, tmp_path: Path, reason: st
     box.close()
     assert fault is not None and value(samples, "gcl_fault", reason=fault.reason) == 1
     np.testing.assert_equal(value(samples, "gcl_reward_window_mean"), mean)
+
+
+def test_the_page_about_watching_names_what_there_is(box: BlackBox, tmp_path: Path) -> None:
+    """Every metric that docs/watching.md tells of is exposed."""
+    box.latch_fault("stale_reading", "", 5)
+    names = {name for name, _ in scraped(box, tmp_path)}
+    told = set(re.findall(r"\bgcl_\w+", (ROOT / "docs" / "watching.md").read_text()))
+    assert len(told) > 15
+    assert {name for name in told if name not in names and f"{name}_bucket" not in names} == set()
