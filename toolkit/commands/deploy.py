@@ -56,6 +56,8 @@ _FOR_EVER = 1e9  # [s] 30 years
 )  # fmt: skip
 @click.option("--estop", metavar="HOST:PORT", help="Listen here for `gcl estop`; its silence stops the robot.")
 @click.option("--web", metavar="[HOST:]PORT", help="Serve a page to watch on, with a stop button, and /metrics.")
+@click.option("--name", multiple=True, help="Another name by which browsers know this machine, for --web.")
+@click.option("--ghost", is_flag=True, help="Beside the page, the robot in 3D and a ghost of what it is told.")
 @click.option("--attended", is_flag=True, help="Stop the robot when nobody has the page open any more.")
 @click.option("--hot-swap", is_flag=True, help="Go over to a new bundle when one is exported to the same place.")
 @click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO and locked memory; refusals are reported.")
@@ -166,17 +168,23 @@ def _watched(
     """The black box, and the observer who has it too."""
     from export.black_box import BlackBox
     from robots.spec import ToolkitError
-    from toolkit.commands.observer_link import observed
+    from toolkit.commands.observer_link import ghosted, observed
 
-    if options["attended"] and options["web"] is None:
-        raise ToolkitError("--attended needs --web: it is the page that somebody attends")
+    for option in ("attended", "ghost", "name"):
+        if options[option] and options["web"] is None:
+            raise ToolkitError(f"--{option} needs --web: it is about the page")
     quantile = loaded.manifest.reward_quantiles.get(spec.safety.monitor.quantile)
     box = BlackBox.create(spec, about={"bundle": str(loaded.path), "reward_threshold": quantile})
     stack.callback(box.close)
     log = options["log"] or Path("runs") / "flight" / f"{spec.name}-{started}.npz"
     observer = stack.enter_context(
-        observed(box, log, keep=options["log"] is not None, web=options["web"], allow_remote=options["allow_remote"])
-    )
+        observed(
+            box, log, keep=options["log"] is not None, web=options["web"], names=options["name"],
+            allow_remote=options["allow_remote"],
+        )
+    )  # fmt: skip
+    if options["ghost"]:
+        stack.enter_context(ghosted(box, spec.directory, options["allow_remote"]))
     return box, observer
 
 

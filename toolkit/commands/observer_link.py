@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +55,13 @@ class Observer:
 
 @contextlib.contextmanager
 def observed(
-    box: BlackBox, log: Path, *, keep: bool = False, web: str | None = None, allow_remote: bool = False
+    box: BlackBox,
+    log: Path,
+    *,
+    keep: bool = False,
+    web: str | None = None,
+    names: Sequence[str] = (),
+    allow_remote: bool = False,
 ) -> Iterator[Observer]:
     """Has a run watched by another process, which starts beside whatever else has to.
 
@@ -63,7 +70,8 @@ def observed(
         log: The flight log, written when the run ends badly.
         keep: Write it also when the run ends well.
         web: [HOST:]PORT to serve the page and the metrics on; None for none.
-        allow_remote: Whether that may be reached from other machines.
+        names: Other names by which browsers know this machine.
+        allow_remote: Whether the page may be reached from other machines.
 
     Yields:
         The observer; ask whether it is `ready` before anything moves.
@@ -71,6 +79,7 @@ def observed(
     arguments = ["--fd", str(box.fd), "--log", str(log), *(["--keep"] if keep else [])]
     arguments += [] if web is None else ["--web", web]
     arguments += ["--allow-remote"] if allow_remote else []
+    arguments += [word for name in names for word in ("--name", name)]
     process = subprocess.Popen(
         [sys.executable, "-m", "export.observer", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[box.fd],
@@ -89,3 +98,35 @@ def observed(
             process.kill()
             process.wait()
             observer.errors.append(f"the observer did not end in order: {type(error).__name__}")
+
+
+@contextlib.contextmanager
+def ghosted(box: BlackBox, directory: Path | None, allow_remote: bool = False) -> Iterator[None]:
+    """Has the robot's pose shown in 3D by another process, which the page links to once it is there.
+
+    Args:
+        box: Of the run.
+        directory: Where the robot's model files lie.
+        allow_remote: Whether it may be reached from other machines.
+
+    Raises:
+        ObserverError: What it needs is not installed.
+    """
+    for module in ("mujoco", "viser", "mjviser"):
+        if importlib.util.find_spec(module) is None:
+            raise ObserverError(f"--ghost needs {module}: pip install 'gcl-toolkit[train,web]'")
+    arguments = ["--fd", str(box.fd), "--web", "0.0.0.0:0" if allow_remote else "0"]
+    arguments += ["--allow-remote"] if allow_remote else []
+    arguments += [] if directory is None else ["--directory", str(directory)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toolkit.ghost", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[box.fd],
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5.0)
+        process.kill()
+        process.wait()
