@@ -94,15 +94,17 @@ class LatencySummary:
 class LatencyHistogram:
     """Counts durations in bins of 1 us; its size is fixed, however long the robot runs."""
 
-    def __init__(self, bins: int = 100_000) -> None:
-        """Makes an empty histogram.
+    def __init__(self, bins: int = 100_000, cells: np.ndarray | None = None) -> None:
+        """Makes an empty histogram, or goes on with one that lies somewhere.
 
         Args:
             bins: Number of bins of 1 us; longer durations share one more, and the greatest is kept exactly.
+            cells: (bins + 2,) int64 to count in, such as shared memory: the bins, the one more, the greatest [ns].
         """
-        self._counts = np.zeros(bins + 1, dtype=np.int64)
-        self._max_ns = 0
-        self.count = 0
+        self._cells = np.zeros(bins + 2, dtype=np.int64) if cells is None else cells
+        self._counts = self._cells[:-1]
+        self._max_ns = int(self._cells[-1])
+        self.count = int(self._counts.sum())
 
     def add(self, duration_ns: int) -> None:
         """Counts one duration.
@@ -114,6 +116,7 @@ class LatencyHistogram:
         self._counts[min(max(duration_ns, 0) // 1000, len(self._counts) - 1)] += 1
         if duration_ns > self._max_ns:
             self._max_ns = duration_ns
+            self._cells[-1] = duration_ns
 
     def quantile_us(self, probability: float) -> float:
         """The duration that a share of all did not exceed.

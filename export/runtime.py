@@ -49,6 +49,8 @@ class OnnxPolicy:
         self._observation = self._graph.inputs["observation"][0]
         self._action = self._graph.output[0]
         self._expected = (self.obs_dim,)
+        # (obs_dim,) float32, the network's own input: an observation assembled here need not be copied.
+        self.observation_buffer = self._observation
 
     @property
     def provider(self) -> str:
@@ -69,7 +71,8 @@ class OnnxPolicy:
         """
         if observation.shape != self._expected:
             raise BundleError(f"observation of shape {observation.shape}; this policy takes {self._expected}")
-        self._observation[:] = observation
+        if observation is not self.observation_buffer:
+            self._observation[:] = observation
         self._graph.run()
         return self._action
 

@@ -34,7 +34,6 @@ OFF_ROBOT = {
         "reset",
         "sensing",
         "sim",
-        "simulator",
         "stretch",
         "task",
     )
