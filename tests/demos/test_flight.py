@@ -84,7 +84,7 @@ def test_a_fault_interrupts(flight: Flight, fault: str, reason: str) -> None:
     assert ("the fault is in none of the rows kept" in found.remarks) == bool(fault)
 
 
-@pytest.mark.parametrize("kind", ["repeated", "late", "nan", "backwards"])
+@pytest.mark.parametrize("kind", ["repeated", "same number", "late", "nan", "backwards"])
 def test_the_longest_stretch_without_a_gap(flight: Flight, kind: str) -> None:
     """At each kind of gap the flight is cut, the longer part is kept, and both are said."""
     changed = {name: getattr(flight, name).copy() for name in ("values", "command", "sequence", "timestamp_ns")}
@@ -92,6 +92,8 @@ def test_the_longest_stretch_without_a_gap(flight: Flight, kind: str) -> None:
     if kind == "repeated":
         changed["sequence"][20] = changed["sequence"][19]
         changed["timestamp_ns"][20] = changed["timestamp_ns"][19]
+    elif kind == "same number":
+        changed["sequence"][20] = changed["sequence"][19]
     elif kind == "late":
         changed["timestamp_ns"][20:] += DT_NS
     elif kind == "nan":

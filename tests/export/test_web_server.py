@@ -253,6 +253,8 @@ def test_slow_clients_are_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -
 
 def test_too_many_clients_wait_for_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the room there is, clients are turned away at once; threads do not grow; then it serves again."""
+    monkeypatch.setattr(web_server, "_DEADLINE_SECONDS", 100.0)
+    monkeypatch.setattr(web_server._Handler, "timeout", 100.0)
     threads = threading.active_count()
     clients = [socket.create_connection(("127.0.0.1", site.port), timeout=20) for _ in range(60)]
     turned_away = 0
@@ -286,6 +288,17 @@ def test_only_so_many_pages(site: Site) -> None:
             return False
 
     _eventually(another)
+
+
+def test_a_page_has_no_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is pushed to long after any other request would have been dropped."""
+    monkeypatch.setattr(web_server, "_DEADLINE_SECONDS", 0.2)
+    with urllib.request.urlopen(site.server.url + "events", timeout=10) as stream:
+        for _ in range(12):
+            site.tick()
+            while not (line := stream.readline()).startswith(b"event: tick"):
+                assert line, "the page was dropped"
+            time.sleep(0.1)
 
 
 def test_a_page_that_does_not_read_blocks_nobody(site: Site) -> None:
