@@ -173,10 +173,10 @@ def test_a_batch_is_its_rows(pristine: Path, role: str) -> None:
     vectors = read_bundle(pristine).parity
     session = onnxruntime.InferenceSession((pristine / f"{role}.onnx").read_bytes(), providers=["CPUExecutionProvider"])
     feeds = {node.name: getattr(vectors, node.name) for node in session.get_inputs()}
-    (together,) = session.run(None, feeds)
+    together = np.asarray(session.run(None, feeds)[0])
     for size in (1, 7):
         parts = [
-            session.run(None, {name: array[i : i + size] for name, array in feeds.items()})[0]
+            np.asarray(session.run(None, {name: array[i : i + size] for name, array in feeds.items()})[0])
             for i in range(0, len(vectors.observation), size)
         ]
         np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=1e-6)
