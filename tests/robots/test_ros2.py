@@ -117,12 +117,12 @@ def test_order_of_names_does_not_matter() -> None:
         assert forth.step(command).values.tolist() == back.step(command).values.tolist()
 
 
-def test_nothing_is_sent_before_a_step() -> None:
+def test_nothing_is_sent_before_a_step(domain: int, robot: Ros2RobotProcess) -> None:
     """Opening, measuring, resetting and closing tell the robot nothing."""
-    with answering() as backend:
+    with over_sockets(domain) as backend:
         backend.measure()
         backend.reset()
-    assert backend.robot.heard == []
+    assert robot.finish() == []
 
 
 def test_position_drives_hold_at_the_end(domain: int, robot: Ros2RobotProcess) -> None:
@@ -364,5 +364,12 @@ def test_other_sensors() -> None:
         backend.robot.speak = all_speak
         measured = values(backend, backend.reset().values)
         assert (measured["sensor/gyro[0]"], measured["sensor/touch[0]"]) == (0.5, 7.0)
-        backend.robot.speak = speak  # joint states alone, while the others go stale
-        eventually(lambda: backend.step(np.zeros(3)).sequence == backend.step(np.zeros(3)).sequence)
+        backend.robot.speak = lambda: None
+        newest = backend.step(np.zeros(3))
+        time.sleep(0.6)  # the others go stale
+        heard = backend.counts["/joint_states"]["accepted"]
+        speak()
+        eventually(lambda: backend.counts["/joint_states"]["accepted"] == heard + 1)
+        assert backend.step(np.zeros(3)) is newest
+        all_speak()
+        eventually(lambda: backend.step(np.zeros(3)).sequence > newest.sequence)
