@@ -94,15 +94,17 @@ class LatencySummary:
 class LatencyHistogram:
     """Counts durations in bins of 1 us; its size is fixed, however long the robot runs."""
 
-    def __init__(self, bins: int = 100_000) -> None:
-        """Makes an empty histogram.
+    def __init__(self, bins: int = 100_000, cells: np.ndarray | None = None) -> None:
+        """Makes an empty histogram, or goes on with one that lies somewhere.
 
         Args:
             bins: Number of bins of 1 us; longer durations share one more, and the greatest is kept exactly.
+            cells: (bins + 2,) int64 to count in, such as shared memory: the bins, the one more, the greatest [ns].
         """
-        self._counts = np.zeros(bins + 1, dtype=np.int64)
-        self._max_ns = 0
-        self.count = 0
+        self._cells = np.zeros(bins + 2, dtype=np.int64) if cells is None else cells
+        self._counts = self._cells[:-1]
+        self._max_ns = int(self._cells[-1])
+        self.count = int(self._counts.sum())
 
     def add(self, duration_ns: int) -> None:
         """Counts one duration.
@@ -114,6 +116,7 @@ class LatencyHistogram:
         self._counts[min(max(duration_ns, 0) // 1000, len(self._counts) - 1)] += 1
         if duration_ns > self._max_ns:
             self._max_ns = duration_ns
+            self._cells[-1] = duration_ns
 
     def quantile_us(self, probability: float) -> float:
         """The duration that a share of all did not exceed.
@@ -130,6 +133,25 @@ class LatencyHistogram:
         i = int(np.searchsorted(np.cumsum(self._counts), rank))
         edge = self._max_ns / 1000 if i == len(self._counts) - 1 else float(i + 1)
         return min(edge, self._max_ns / 1000)
+
+    def counts_below(self, edges_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many durations were shorter than each of some edges: what a histogram of any coarseness is made of.
+
+        Args:
+            edges_us: (n,) int [us], increasing; those beyond the bins are left out.
+
+        Returns:
+            The edges (m,) [us], and (m,) int64 how many durations were below each.
+        """
+        edges = edges_us[(edges_us > 0) & (edges_us < len(self._counts))]
+        return edges, np.cumsum(self._counts)[edges - 1]
+
+    @property
+    def sum_us(self) -> float:
+        """[us] of all durations, each taken from the middle of its bin; the longest from the greatest."""
+        middles = np.arange(len(self._counts)) + 0.5
+        middles[-1] = self._max_ns / 1000
+        return float(self._counts @ middles)
 
     def summary(self) -> LatencySummary:
         """The usual quantiles."""

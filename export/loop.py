@@ -6,19 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-
-from export.clock import LatencyHistogram, LatencySummary, PeriodicClock
-from export.flight_log import FlightLog, FlightLogError
+from export.black_box import BlackBox
+from export.black_box_layout import Flag, State, StopRequest
+from export.clock import LatencySummary, PeriodicClock
+from export.control_step import ControlStep, Policy, Reward
+from export.estop import EStop
+from export.hot_swap import HotSwap
 from export.monitor import RewardMonitor, RewardReport
 from export.real_time import RealTimeOptions, StopFlag, left_alone, stop_signals
 from export.safety import Fault, SafetyLayer
-from robots.backend import Backend, BackendError, SensorReading
-from robots.command import CommandMap
-from robots.observation import ObservationMap
+from robots.backend import Backend, BackendError
 from robots.spec import RobotSpec, ToolkitError
 
 
@@ -26,34 +24,18 @@ class LoopError(ToolkitError):
     """A loop that must not begin: parts that are not for the same robot, or no time to run."""
 
 
-class Policy(Protocol):
-    """Observation in, action out: `OnnxPolicy`, or anything else that answers in time."""
-
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """(obs_dim,) -> (act_dim,) dimensionless."""
-        ...
-
-
-class Reward(Protocol):
-    """The reward of one step: `OnnxReward`, or anything else."""
-
-    uses_next_observation: bool
-
-    def score(self, observation: np.ndarray, action: np.ndarray, next_observation: np.ndarray | None = None) -> float:
-        """(obs_dim,), (act_dim,), (obs_dim,) or None -> reward."""
-        ...
+_OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
 
 
 @dataclass(frozen=True)
 class LoopOptions:
     """How the loop is run."""
 
-    fault_seconds: float = 1.0  # [s] the robot is held or damped after a fault before the loop ends
-    miss_seconds: float = 0.5  # [s] of nothing but missed deadlines before that is a fault
     spin_ns: int = 0  # [ns] polled before each deadline instead of slept
-    log_seconds: float = 30.0  # [s] kept by the flight recorder
-    log_path: Path | None = None  # written at the end of every run; None = not at all unless `fault_log_path` is
-    fault_log_path: Path | None = None  # written when a fault ended the run and `log_path` is None
+    box: BlackBox | None = None  # gets every tick; None for a small one that nobody else reads
+    estop: EStop | None = None  # may forbid the robot to move
+    attended: bool = False  # somebody must watch the page; without their heartbeat the robot stops
+    swap: HotSwap | None = None  # another bundle for the same robot may take over between two ticks
     real_time: RealTimeOptions = field(default_factory=RealTimeOptions)
 
 
@@ -71,12 +53,11 @@ class LoopReport:
     tick: LatencySummary  # the same, plus sending, the robot's answer, and the monitor: what must fit into a period
     wake: LatencySummary  # deadline -> awake
     stale_readings: int  # that repeated one already seen
-    ended_by: str  # "time" | "SIGINT" | "SIGTERM" | "fault"
+    swaps: int  # bundles that took over
+    ended_by: str  # "time" | "SIGINT" | "SIGTERM" | "SIGHUP" | "operator" | "fault"
     faults: tuple[Fault, ...]  # empty, or the one that was latched
     reward: RewardReport | None  # None when no reward was monitored
     granted: dict[str, str]  # real-time wishes -> "granted" or why not
-    log_path: Path | None  # the flight log, where one was written
-    log_error: str | None  # why one that was due is not there
 
 
 def run(
@@ -113,25 +94,37 @@ def run(
         BackendError: The robot cannot be reached at the start; later that is a fault.
     """
     _check_same_robot(backend, policy, spec, seconds)
-    safety = safety or SafetyLayer(spec)
-    step = _Step(spec, policy, safety, reward if monitor else None, monitor)
-    return _drive(backend, step, safety, seconds, options or LoopOptions())
+    safety, options = safety or SafetyLayer(spec), options or LoopOptions()
+    step = ControlStep(spec, policy, safety, reward if monitor else None, monitor)
+    box = options.box or BlackBox.create(spec, seconds=1.0)
+    try:
+        return _drive(backend, step, safety, box, seconds, options)
+    finally:
+        box.set_state(State.ENDED)
+        if options.box is None:
+            box.close()
 
 
-def _drive(backend: Backend, step: _Step, safety: SafetyLayer, seconds: float, options: LoopOptions) -> LoopReport:
-    spec = backend.spec
+def _drive(
+    backend: Backend, step: ControlStep, safety: SafetyLayer, box: BlackBox, seconds: float, options: LoopOptions
+) -> LoopReport:
+    spec, config = backend.spec, safety.config
     clock = PeriodicClock(round(spec.control_dt * 1e9), options.spin_ns)
-    compute, tick, wake = LatencyHistogram(), LatencyHistogram(), LatencyHistogram()
-    flight = FlightLog(spec, options.log_seconds)
-    end = _Ending(safety, round(seconds / spec.control_dt), round(options.fault_seconds / spec.control_dt))
-    longest_streak = max(2, round(options.miss_seconds / spec.control_dt))
+    compute, tick, wake = (box.histogram(name) for name in ("compute", "tick", "wake"))
+    end = _Ending(safety, round(seconds / spec.control_dt), round(config.fault_seconds / spec.control_dt))
+    longest_streak = max(2, round(config.miss_seconds / spec.control_dt))
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
         reading = backend.reset()
         started = clock.start()
         safety.arm(reading, started)
+        outside = _Outside(box, options, stop, safety, started)
         while True:
             begin = clock.now()
+            box.beat(
+                begin, clock.ticks, clock.misses, clock.skipped, safety.stale_readings, safety.blend, step.window_mean
+            )
+            outside.look(step, begin)
             command = step.command(reading, begin)
             ready = clock.now()
             measured = reading
@@ -141,9 +134,15 @@ def _drive(backend: Backend, step: _Step, safety: SafetyLayer, seconds: float, o
                 safety.trip("backend_lost", str(error), ready)
                 end.robot_lost = True
             step.score(reading, command, ready)
-            flight.record(measured, step.observation, step.wanted, command, step.reward_value)
+            done = clock.now()
+            flags = step.flags | (Flag.MISSED if clock.miss_streak else 0)
+            box.record(
+                measured, step.observation, step.wanted, command, step.reward_value,
+                done - begin, clock.lateness_ns, flags,
+            )  # fmt: skip
             compute.add(ready - begin)
-            tick.add(clock.now() - begin)
+            tick.add(done - begin)
+            outside.tell()
             if end.reached(clock.ticks + 1, stop):
                 break
             clock.wait()
@@ -153,66 +152,61 @@ def _drive(backend: Backend, step: _Step, safety: SafetyLayer, seconds: float, o
         elapsed = (clock.now() - started) * 1e-9
         between = (begin - started) * 1e-9  # from the begin of the first tick to the begin of the last
 
-    log_path, log_error = _save(flight, options, safety.fault)
     return LoopReport(
         ticks=tick.count, seconds=elapsed, rate_hz=(tick.count - 1) / max(between, 1e-9),
         target_hz=1.0 / spec.control_dt, misses=clock.misses, skipped=clock.skipped,
         compute=compute.summary(), tick=tick.summary(), wake=wake.summary(),
-        stale_readings=safety.stale_readings, ended_by=end.reason, faults=(safety.fault,) if safety.fault else (),
+        stale_readings=safety.stale_readings, swaps=step.swaps,
+        ended_by=end.reason, faults=(safety.fault,) if safety.fault else (),
         reward=step.monitor.report() if step.monitor else None, granted=granted,
-        log_path=log_path, log_error=log_error,
     )  # fmt: skip
 
 
-def _save(flight: FlightLog, options: LoopOptions, fault: Fault | None) -> tuple[Path | None, str | None]:
-    """Writes the flight log if one is due; a full disk must not hide the report, least of all a fault."""
-    path = options.log_path or (options.fault_log_path if fault else None)
-    if path is None:
-        return None, None
-    try:
-        return flight.save(path, fault), None
-    except FlightLogError as error:
-        return None, str(error)
-
-
-class _Step:
-    """From a reading to a command, and from what came of it to a score: buffers made once."""
+class _Outside:
+    """What comes from other people and processes, looked at once a tick, and what they are told."""
 
     def __init__(
-        self, spec: RobotSpec, policy: Policy, safety: SafetyLayer, reward: Reward | None, monitor: RewardMonitor | None
+        self, box: BlackBox, options: LoopOptions, stop: StopFlag, safety: SafetyLayer, started_ns: int
     ) -> None:
-        self._policy, self._safety, self._reward, self.monitor = policy, safety, reward, monitor
-        self._observe, self._map = ObservationMap(spec), CommandMap(spec)
-        self.observation, self._next = np.zeros(spec.obs_dim), np.zeros(spec.obs_dim)
-        self.wanted = safety.limits.rest.copy()  # what the policy last wanted
-        self._applied = np.zeros(spec.act_dim)
-        self._scored = False
-        self.reward_value = float("nan")
+        self._box, self._estop, self._attended, self._swap = box, options.estop, options.attended, options.swap
+        self._stop, self._safety, self._started_ns = stop, safety, started_ns
+        self._told: State | None = None
 
-    def command(self, reading: SensorReading, now_ns: int) -> np.ndarray:
-        usable = self._safety.check_reading(reading, now_ns)
-        if usable:
-            self._observe(reading.values, out=self.observation)
-            self._map.command(self._policy.act(self.observation), out=self.wanted)
-        # While it is blended in or out, the policy is not what moves the robot, and must not be judged by it.
-        self._scored = usable and self._safety.blend >= 1.0 and not self._safety.stopping
-        return self._safety.limit(self.wanted)
+    def look(self, step: ControlStep, now_ns: int) -> None:
+        """Before the command is made: may trip, begin a soft stop, or change the policy."""
+        request = self._box.stop_request
+        if request:
+            if request >= StopRequest.EMERGENCY:
+                self._safety.trip("operator_stop", "the emergency stop was pressed on the page", now_ns)
+            elif self._stop.reason is None:
+                self._stop.reason = "operator"
+        if self._estop is not None:
+            reason = self._estop.check(now_ns)
+            if reason is not None:
+                self._safety.trip(reason, "the emergency stop forbids the robot to move", now_ns)
+        if self._attended:
+            silent_ns = now_ns - max(self._box.operator_heartbeat_ns, self._started_ns)
+            if silent_ns > _OPERATOR_SILENCE_NS:
+                self._safety.trip("operator_lost", f"no page has been watched for {silent_ns / 1e9:.1f} s", now_ns)
+        if self._swap is not None:
+            successor = self._swap.take()
+            if successor is not None:
+                step.replace(successor)
 
-    def score(self, after: SensorReading, command: np.ndarray, now_ns: int) -> None:
-        self.reward_value = float("nan")
-        if self._reward is None or self.monitor is None or not self._scored or self._safety.fault is not None:
-            return
-        following = None
-        if self._reward.uses_next_observation:
-            following = self._observe(after.values, out=self._next)
-        # The action that was really applied, after every limit: the demos' actions are what was sent, too.
-        np.subtract(command, self._map.offset, out=self._applied)
-        np.divide(self._applied, self._map.scale, out=self._applied)
-        self.reward_value = self._reward.score(self.observation, self._applied, following)
-        reason = self.monitor.update(self.reward_value)
-        if reason is not None and self.monitor.config.response == "fault":
-            detail = f"window mean {self.monitor.window_mean:g}, threshold {self.monitor.threshold:g}"
-            self._safety.trip(reason, detail, now_ns)
+    def tell(self) -> None:
+        """After the tick: the state, and the fault once there is one."""
+        safety = self._safety
+        if safety.fault is not None:
+            state = State.FAULT
+        elif safety.stopping:
+            state = State.STOPPING
+        else:
+            state = State.RUNNING if safety.blend >= 1.0 else State.SOFT_START
+        if state is not self._told:
+            self._told = state
+            self._box.set_state(state)
+            if safety.fault is not None:
+                self._box.latch_fault(safety.fault.reason, safety.fault.detail, safety.fault.timestamp_ns)
 
 
 class _Ending:

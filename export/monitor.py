@@ -11,24 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robots.safety_spec import MONITOR_RESPONSES, MonitorSpec
 from robots.spec import ToolkitError
 
-MONITOR_RESPONSES = ("warn", "fault")
 REASON = "reward_below_threshold"
 
 
 class MonitorError(ToolkitError):
     """A monitor set up with a quantile, time or response that does not exist."""
-
-
-@dataclass(frozen=True)
-class MonitorConfig:
-    """When the monitor speaks up, and what comes of it."""
-
-    window_seconds: float = 1.0  # [s] over which the reward is averaged
-    patience_seconds: float = 1.0  # [s] the average must stay below the threshold
-    quantile: str = "0.01"  # which quantile of the demos' per-step reward is the threshold
-    response: str = "warn"  # "warn": counted and reported | "fault": the safety layer trips
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class RewardReport:
 class RewardMonitor:
     """Sliding mean of the learned reward against the demos' quantiles; allocates nothing per step."""
 
-    def __init__(self, quantiles: Mapping[str, float], control_dt: float, config: MonitorConfig | None = None) -> None:
+    def __init__(self, quantiles: Mapping[str, float], control_dt: float, config: MonitorSpec | None = None) -> None:
         """Sets the threshold.
 
         Args:
@@ -58,7 +48,7 @@ class RewardMonitor:
         Raises:
             MonitorError: A quantile, time or response that does not exist.
         """
-        self.config = config or MonitorConfig()
+        self.config = config or MonitorSpec()
         if self.config.quantile not in quantiles:
             raise MonitorError(f"quantile {self.config.quantile!r}; this bundle has {', '.join(quantiles)}")
         if self.config.response not in MONITOR_RESPONSES:

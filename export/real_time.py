@@ -27,7 +27,7 @@ class RealTimeOptions:
 class StopFlag:
     """Whether someone asked the loop to stop."""
 
-    reason: str | None = None  # "SIGINT" | "SIGTERM"
+    reason: str | None = None  # "SIGINT" | "SIGTERM" | "SIGHUP", or who else asked
 
 
 @contextmanager
@@ -60,7 +60,9 @@ def left_alone(options: RealTimeOptions) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turns the first SIGINT or SIGTERM into a flag, so that the robot is brought to rest; a second one ends at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag, so that the robot is brought to rest; another ends it.
+
+    SIGHUP is what a lost ssh session sends: whoever watched does so no more.
 
     Yields:
         The flag. Outside the main thread no handler can be installed, and it stays unset.
@@ -75,7 +77,7 @@ def stop_signals() -> Iterator[StopFlag]:
             raise KeyboardInterrupt
         flag.reason = signal.Signals(number).name
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield flag
     finally:

@@ -99,7 +99,8 @@ class OnnxPolicy:
         """
         if observation.shape != self._expected:
             raise BundleError(f"observation of shape {observation.shape}; this policy takes {self._expected}")
-        self.observation_buffer[:] = observation
+        if observation is not self.observation_buffer:
+            self.observation_buffer[:] = observation
         self.run()
         return self.action_buffer
 

@@ -6,34 +6,15 @@ look again, until a person re-arms it. The normal path allocates no array.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from export.safety_limits import SafetyError, SafetyLimits
 from robots.backend import SensorReading
+from robots.safety_spec import FAULT_RESPONSES, SafetySpec
 from robots.spec import RobotSpec
-
-FAULT_RESPONSES = ("hold", "damp")
-
-
-@dataclass(frozen=True)
-class SafetyConfig:
-    """How patient and how gentle the layer is."""
-
-    stale_seconds: float = 0.25  # [s] without a new reading before it is a fault, and never under three control periods
-    soft_start_seconds: float = 1.0  # [s] over which the policy's command is blended in from the hold command
-    soft_stop_seconds: float = 0.5  # [s] over which it is blended out again
-    on_fault: str = "hold"  # "hold": positions as last sent, speeds and efforts zero | "damp": efforts -kd * velocity
-
-    def __post_init__(self) -> None:
-        """Refuses values that would switch a check off without saying so."""
-        if self.on_fault not in FAULT_RESPONSES:
-            raise SafetyError(f"on_fault {self.on_fault!r}; legal are {', '.join(FAULT_RESPONSES)}")
-        for name in ("stale_seconds", "soft_start_seconds", "soft_stop_seconds"):
-            value = getattr(self, name)
-            if not 0.0 <= value < float("inf"):
-                raise SafetyError(f"{name} {value!r}; legal are seconds from 0 up")
 
 
 @dataclass(frozen=True)
@@ -48,20 +29,20 @@ class Fault:
 class SafetyLayer:
     """Checks what comes from the robot and limits what goes to it. One loop drives it."""
 
-    def __init__(self, spec: RobotSpec, config: SafetyConfig | None = None) -> None:
+    def __init__(self, spec: RobotSpec, config: SafetySpec | None = None) -> None:
         """Makes the layer, not armed: until `arm` is called it puts out the command at rest.
 
         Args:
             spec: The robot.
-            config: How patient and gentle; None for the defaults.
+            config: How patient and gentle; None for what robot.yaml says.
         """
-        self.limits = SafetyLimits.from_spec(spec)
-        self.config = config or SafetyConfig()
+        self.config = _checked(config or spec.safety)
+        self.limits = SafetyLimits.from_spec(spec, self.config)
         self.fault: Fault | None = Fault("not_armed", "the safety layer was not armed yet")
         self.blend = 0.0  # 0: hold command, 1: the policy's
         self.stale_readings = 0  # readings that repeated one already seen
         self.stopping = False
-        self._num_channels = len(spec.channels)
+        self._num_channels, self._shape = len(spec.channels), (len(spec.channels),)
         self._stale_ns = round(max(self.config.stale_seconds, 3.0 * spec.control_dt) * 1e9)
         self._rise = _per_tick(spec.control_dt, self.config.soft_start_seconds)
         self._fall = _per_tick(spec.control_dt, self.config.soft_stop_seconds)
@@ -70,11 +51,21 @@ class SafetyLayer:
         self._sent = self.limits.rest.copy()
         self._hold = self.limits.rest.copy()
         self._velocity = np.zeros(spec.act_dim)  # [rad/s | m/s] last finite joint velocities, for damping
+        self._damps = self.config.on_fault == "damp"
         self._target, self._low, self._high = (np.empty(spec.act_dim) for _ in range(3))
-        self._finite_command = np.empty(spec.act_dim, dtype=bool)
-        self._finite_values = np.empty(self._num_channels, dtype=bool)
-        self._watched = np.empty(len(self.limits.watched))
-        self._outside = np.empty(len(self.limits.watched), dtype=bool)
+        self._command_shape = (spec.act_dim,)
+        self._has_slew = bool(np.isfinite(self.limits.slew_step).any())
+        # Bounds are kept by fmax and fmin: they take `out` by position, which costs least, and let no NaN through.
+        self._lower, self._upper = self.limits.lower, self.limits.upper
+        self._least, self._most = self.limits.legal_readings()
+        self._legal = np.empty(self._num_channels)
+        self._tracked = np.flatnonzero(self.limits.holds_position & (self.limits.position_channel >= 0))
+        self._tracked_channel = self.limits.position_channel[self._tracked]
+        self._astray = 0  # ticks in a row in which a drive was not where it was sent
+        self._astray_ticks = max(1, round(self.config.tracking_seconds / spec.control_dt))
+        tilt = self.config.tilt
+        self._quaternion = None if tilt is None else [spec.channels.index(channel) for channel in tilt.quaternion]
+        self._least_cos = -1.0 if tilt is None else math.cos(min(tilt.most, math.pi))
 
     @property
     def stopped(self) -> bool:
@@ -91,7 +82,7 @@ class SafetyLayer:
         Returns:
             Whether it is armed: False if this very reading trips it again, with `fault` saying why.
         """
-        self.fault, self.blend, self.stopping, self._sequence = None, 0.0, False, -1
+        self.fault, self.blend, self.stopping, self._sequence, self._astray = None, 0.0, False, -1, 0
         if not self.check_reading(reading, now_ns):
             return False
         self._sequence = -1  # the loop checks this very reading again, and must not take it for a repeated one
@@ -114,27 +105,36 @@ class SafetyLayer:
             Whether a policy may use it. False also while a fault is latched.
         """
         values = reading.values
-        self._velocity[:] = 0.0  # damping by a velocity that is no longer measured would push, not brake
-        if values.shape != (self._num_channels,):
-            self.trip("bad_reading", f"reading of shape {values.shape}, expected ({self._num_channels},)", now_ns)
+        if self._damps:
+            self._velocity[:] = 0.0  # damping by a velocity that is no longer measured would push, not brake
+        if values.shape != self._shape:
+            self.trip("bad_reading", f"reading of shape {values.shape}, expected {self._shape}", now_ns)
             return False
-        np.isfinite(values, out=self._finite_values)
-        if not self._finite_values.all():
-            bad = self.limits.channel_names(np.flatnonzero(~self._finite_values))
-            self.trip("nonfinite_reading", f"not finite: {bad}", now_ns)
+        # One pass over the values sees that every one is a number and legal: fmax and fmin change what is not, NaN
+        # included, and comparing bytes costs least of all comparisons.
+        np.fmin(np.fmax(values, self._least, self._legal), self._most, self._legal)
+        suspicious = self._legal.tobytes() != values.tobytes()
+        if suspicious and not self._check_finite(values, now_ns):
             return False
         if reading.sequence > self._sequence:
             self._sequence, self._fresh_ns = reading.sequence, reading.timestamp_ns
         else:
             self.stale_readings += 1
         age_ns = now_ns - self._fresh_ns
-        if abs(age_ns) > self._stale_ns:  # from the future is as wrong: its clock is not ours, so age means nothing
+        if not -self._stale_ns <= age_ns <= self._stale_ns:
+            # From the future is as wrong: its clock is not ours, so age means nothing.
             self.trip(
                 "stale_reading", f"newest is {age_ns / 1e6:.1f} ms old, allowed {self._stale_ns / 1e6:.1f} ms", now_ns
             )
             return False
-        self._check_limits(values, now_ns)
-        self._remember_velocity(values)
+        if suspicious:
+            self._check_limits(values, now_ns)
+        if self._quaternion is not None:
+            self._check_tilt(values, now_ns)
+        if self.config.tracking is not None and self._tracked.size:
+            self._check_tracking(values, self.config.tracking, now_ns)
+        if self._damps:
+            np.take(values, self.limits.velocity_channel, out=self._velocity, mode="clip")
         return self.fault is None
 
     def limit(self, command: np.ndarray) -> np.ndarray:
@@ -149,26 +149,26 @@ class SafetyLayer:
         Raises:
             SafetyError: The command has a wrong shape, a mistake in the program rather than in the robot.
         """
-        limits, target = self.limits, self._target
-        if command.shape != target.shape:
-            raise SafetyError(f"command of shape {command.shape}, expected {target.shape}")
-        np.isfinite(command, out=self._finite_command)
-        if self.fault is None and not self._finite_command.all():
+        target = self._target
+        if command.shape != self._command_shape:
+            raise SafetyError(f"command of shape {command.shape}, expected {self._command_shape}")
+        np.fmin(np.fmax(command, self._lower, target), self._upper, target)
+        if self.fault is None and target.tobytes() != command.tobytes() and not np.isfinite(command).all():
             self.trip("nonfinite_command", f"the policy's command is not finite: {np.asarray(command).tolist()}")
         if self.fault is not None:
             self._fault_target(target)
-        else:
-            self.blend = max(self.blend - self._fall, 0.0) if self.stopping else min(self.blend + self._rise, 1.0)
-            _bound(command, limits.lower, limits.upper, target)
-            target -= self._hold
-            target *= self.blend
-            target += self._hold
-        np.subtract(self._sent, limits.slew_step, out=self._low)
-        np.add(self._sent, limits.slew_step, out=self._high)
-        _bound(target, self._low, self._high, self._sent)
+        elif self.blend < 1.0 or self.stopping:
+            self._blend_in(target)
+        if self._has_slew:
+            np.subtract(self._sent, self.limits.slew_step, self._low)
+            np.add(self._sent, self.limits.slew_step, self._high)
+            np.fmin(np.fmax(target, self._low, target), self._high, target)
         # What was sent before lies within limits, so this last bound can only shorten a slew step, never lengthen it.
-        _bound(self._sent, limits.lower, limits.upper, self._sent)
-        return self._sent
+        # It has work to do only where rounding in the blend, or damping, left the limits.
+        if self.blend < 1.0 or self.fault is not None:
+            np.fmin(np.fmax(target, self._lower, target), self._upper, target)
+        self._sent, self._target = target, self._sent
+        return target
 
     def trip(self, reason: str, detail: str, timestamp_ns: int = 0) -> None:
         """Latches a fault; only the first reason is kept.
@@ -199,30 +199,62 @@ class SafetyLayer:
             np.multiply(self._velocity, self.limits.damping, out=target, where=self.limits.damps)
             np.negative(target, out=target, where=self.limits.damps)
 
+    def _blend_in(self, target: np.ndarray) -> None:
+        """Between the hold command and the policy's, in place."""
+        self.blend = max(self.blend - self._fall, 0.0) if self.stopping else min(self.blend + self._rise, 1.0)
+        if self.blend < 1.0:
+            target -= self._hold
+            target *= self.blend
+            target += self._hold
+
+    def _check_finite(self, values: np.ndarray, now_ns: int) -> bool:
+        finite = np.isfinite(values)
+        if not finite.all():
+            self.trip("nonfinite_reading", f"not finite: {self.limits.channel_names(np.flatnonzero(~finite))}", now_ns)
+        return bool(finite.all())
+
     def _check_limits(self, values: np.ndarray, now_ns: int) -> None:
         limits = self.limits
-        if not limits.watched.size:
-            return
-        np.take(values, limits.watched, out=self._watched, mode="clip")
-        np.less(self._watched, limits.watched_lower, out=self._outside)
-        if not self._outside.any():
-            np.greater(self._watched, limits.watched_upper, out=self._outside)
-            if not self._outside.any():
-                return
-        first = int(np.flatnonzero(self._outside)[0])
-        name = limits.channel_names(limits.watched[first : first + 1])
-        legal = f"[{limits.watched_lower[first]:g}, {limits.watched_upper[first]:g}]"
-        self.trip("limit_violation", f"{name} measured {self._watched[first]:g}, legal is {legal}", now_ns)
+        watched = values[limits.watched]
+        outside = np.flatnonzero((watched < limits.watched_lower) | (watched > limits.watched_upper))
+        if outside.size:
+            first = int(outside[0])
+            name = limits.channel_names(limits.watched[first : first + 1])
+            legal = f"[{limits.watched_lower[first]:g}, {limits.watched_upper[first]:g}]"
+            self.trip(limits.watched_reason[first], f"{name} measured {watched[first]:g}, legal is {legal}", now_ns)
 
-    def _remember_velocity(self, values: np.ndarray) -> None:
-        if self.config.on_fault == "damp":
-            np.take(values, self.limits.velocity_channel, out=self._velocity, mode="clip")
+    def _check_tracking(self, values: np.ndarray, most: float, now_ns: int) -> None:
+        """A drive that stays far from where it was sent is jammed, loose, or wired the wrong way round."""
+        error = np.abs(values[self._tracked_channel] - self._sent[self._tracked])
+        worst = int(error.argmax())
+        self._astray = self._astray + 1 if error[worst] > most else 0
+        if self._astray >= self._astray_ticks:
+            name = self.limits.channel_names(self._tracked_channel[worst : worst + 1])
+            self.trip(
+                "tracking_error", f"{name} is {error[worst]:.3g} from where it was sent, allowed {most:g}", now_ns
+            )
+
+    def _check_tilt(self, values: np.ndarray, now_ns: int) -> None:
+        """The z axis of the body in the world is (.., .., 1 - 2 (x^2 + y^2)) for a unit quaternion."""
+        w, x, y, z = (values.item(i) for i in self._quaternion or ())
+        norm = w * w + x * x + y * y + z * z
+        if not 0.25 < norm < 4.0:
+            self.trip("tilt", f"orientation has norm {math.sqrt(norm):g}, so it is none; expected 1", now_ns)
+        elif 1.0 - 2.0 * (x * x + y * y) / norm < self._least_cos:
+            angle = math.degrees(math.acos(max(1.0 - 2.0 * (x * x + y * y) / norm, -1.0)))
+            most = math.degrees(math.acos(self._least_cos))
+            self.trip("tilt", f"leans by {angle:.0f} degrees, allowed {most:.0f}", now_ns)
 
 
-def _bound(values: np.ndarray, lower: np.ndarray, upper: np.ndarray, out: np.ndarray) -> None:
-    """np.clip without its Python wrapper, which takes longer than the work for arrays of a robot's size."""
-    np.maximum(values, lower, out=out)
-    np.minimum(out, upper, out=out)
+def _checked(config: SafetySpec) -> SafetySpec:
+    """Refuses values that would switch a check off without saying so."""
+    if config.on_fault not in FAULT_RESPONSES:
+        raise SafetyError(f"on_fault {config.on_fault!r}; legal are {', '.join(FAULT_RESPONSES)}")
+    for name in (f.name for f in fields(config) if f.name.endswith("_seconds")):
+        value = getattr(config, name)
+        if not 0.0 <= value < float("inf"):
+            raise SafetyError(f"{name} {value!r}; legal are seconds from 0 up")
+    return config
 
 
 def _per_tick(control_dt: float, seconds: float) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robots.safety_spec import SafetySpec
 from robots.spec import RobotSpec, ToolkitError
 
 
@@ -29,17 +30,19 @@ class SafetyLimits:
     velocity_channel: np.ndarray  # (act_dim,) index of the joint's measured velocity, 0 where not measured
     damps: np.ndarray  # (act_dim,) bool, effort drive with kd and a measured velocity
     damping: np.ndarray  # (act_dim,) [unit s/rad | unit s/m] kd
-    watched: np.ndarray  # (n,) indices of channels with a joint limit
-    watched_lower: np.ndarray  # (n,) [rad | m | rad/s | m/s]
-    watched_upper: np.ndarray  # (n,) [rad | m | rad/s | m/s]
+    watched: np.ndarray  # (n,) indices of channels with a limit
+    watched_lower: np.ndarray  # (n,) [unit of the channel]
+    watched_upper: np.ndarray  # (n,) [unit of the channel]
+    watched_reason: tuple[str, ...]  # (n,) how a fault by this limit is named
     unwatched: tuple[str, ...]  # limits in the spec that no channel measures, so that nothing can watch them
 
     @classmethod
-    def from_spec(cls, spec: RobotSpec) -> SafetyLimits:
+    def from_spec(cls, spec: RobotSpec, config: SafetySpec | None = None) -> SafetyLimits:
         """Collects the limits of a robot.
 
         Args:
             spec: The robot.
+            config: What is watched beside its joints; None for what robot.yaml says.
 
         Returns:
             Its limits.
@@ -51,7 +54,7 @@ class SafetyLimits:
         kinds = np.array([term.kind for term in spec.action])
         velocity = np.array([position.get(f"joint_vel/{name}", -1) for name in spec.action_names])
         damping = np.array([term.kd or 0.0 for term in spec.action])
-        watched, unwatched = _watched(spec, position)
+        watched, unwatched = _watched(spec, config or spec.safety, position)
         return cls(
             channels=spec.channels,
             lower=lower.astype(float),
@@ -63,27 +66,41 @@ class SafetyLimits:
             velocity_channel=np.maximum(velocity, 0),
             damps=(kinds == "effort") & (damping > 0) & (velocity >= 0),
             damping=damping,
-            watched=np.array([index for index, _, _ in watched], dtype=np.intp),
-            watched_lower=np.array([low for _, low, _ in watched], dtype=float),
-            watched_upper=np.array([high for _, _, high in watched], dtype=float),
+            watched=np.array([index for index, *_ in watched], dtype=np.intp),
+            watched_lower=np.array([low for _, low, _, _ in watched], dtype=float),
+            watched_upper=np.array([high for _, _, high, _ in watched], dtype=float),
+            watched_reason=tuple(reason for *_, reason in watched),
             unwatched=tuple(unwatched),
         )
+
+    def legal_readings(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest legal value of every channel, (len(channels),) each.
+
+        Returns:
+            The bounds; of a channel that is not watched, the greatest numbers there are, so that infinity is outside.
+        """
+        least = np.full(len(self.channels), -np.finfo(float).max)
+        most = -least
+        np.maximum.at(least, self.watched, self.watched_lower)
+        np.minimum.at(most, self.watched, self.watched_upper)
+        return least, most
 
     def channel_names(self, indices: np.ndarray) -> str:
         """Names of channels for a message."""
         return ", ".join(self.channels[i] for i in indices)
 
 
-def _watched(spec: RobotSpec, position: dict[str, int]) -> tuple[list[tuple[int, float, float]], list[str]]:
-    """(channel, lower, upper) of every limit that can be watched, and names of those that cannot."""
-    watched, unwatched = [], []
+def _watched(
+    spec: RobotSpec, config: SafetySpec, position: dict[str, int]
+) -> tuple[list[tuple[int, float, float, str]], list[str]]:
+    """(channel, lower, upper, reason) of every limit that can be watched, and names of those that cannot."""
+    bounds = []
     for limit in spec.joint_limits:
-        bounds = [(f"joint_pos/{limit.joint}", limit.lower, limit.upper)]
+        bounds.append((f"joint_pos/{limit.joint}", limit.lower, limit.upper, "limit_violation"))
         if limit.velocity is not None:
-            bounds.append((f"joint_vel/{limit.joint}", -limit.velocity, limit.velocity))
-        for channel, low, high in bounds:
-            if channel in position:
-                watched.append((position[channel], low, high))
-            else:
-                unwatched.append(channel)
-    return watched, unwatched
+            bounds.append((f"joint_vel/{limit.joint}", -limit.velocity, limit.velocity, "limit_violation"))
+    for watch in config.watch:
+        low = -np.inf if watch.lower is None else watch.lower
+        bounds.append((watch.channel, low, np.inf if watch.upper is None else watch.upper, watch.reason))
+    watched = [(position[channel], *rest) for channel, *rest in bounds if channel in position]
+    return watched, [channel for channel, *_ in bounds if channel not in position]

@@ -60,6 +60,13 @@ class Backend(ABC):
             BackendError: Closed, not yet reset, command of a wrong shape or not finite; nothing was sent.
         """
 
+    def reseed(self, seed: int) -> None:  # noqa: B027 - most robots have nothing to do here
+        """Begins the episodes anew from another seed; a real robot begins where it stands, and is not changed by it.
+
+        Args:
+            seed: Decides the beginnings of all episodes, in order.
+        """
+
     def measure(self) -> SensorReading:
         """Measures without telling the robot anything: what the wiring check shows. Allowed before `reset`.
 

@@ -20,6 +20,11 @@ class CommandMap:
         self.offset = np.array([term.offset for term in spec.action], dtype=np.float64)  # [unit]
         self.lower = np.array([term.lower for term in spec.action], dtype=np.float64)  # [unit]
         self.upper = np.array([term.upper for term in spec.action], dtype=np.float64)  # [unit]
+        # offset + scale * a grows or falls with a, so clipping the action is clipping the command at its images of -1
+        # and 1: one clip does for both, to the last bit.
+        reach = np.abs(self.scale)
+        self._least = np.minimum(np.maximum(self.offset - reach, self.lower), self.upper)
+        self._most = np.maximum(np.minimum(self.offset + reach, self.upper), self.lower)
 
     def command(self, action: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Command for an action.
@@ -34,11 +39,10 @@ class CommandMap:
         """
         if out is None:
             out = np.empty(np.shape(action), dtype=np.float64)
-        # maximum and minimum rather than clip, whose wrapper costs more than its work on so few elements
-        np.minimum(np.maximum(action, -1.0, out=out), 1.0, out=out)
-        out *= self.scale
+        np.multiply(action, self.scale, out=out)
         out += self.offset
-        return np.minimum(np.maximum(out, self.lower, out=out), self.upper, out=out)
+        # maximum and minimum rather than clip, whose wrapper costs more than its work on so few elements
+        return np.minimum(np.maximum(out, self._least, out=out), self._most, out=out)
 
     def action(self, command: np.ndarray) -> np.ndarray:
         """The action that gives a command; used to label what a person teleoperated.

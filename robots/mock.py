@@ -58,6 +58,7 @@ class MockBackend(Backend):
         self._delay = delay
         self._pipeline: deque[np.ndarray] = deque(maxlen=delay + 1)
         self._last: SensorReading | None = None
+        self._looks = 0  # before any reset
         self._closed = False
 
     def reset(self) -> SensorReading:
@@ -91,11 +92,11 @@ class MockBackend(Backend):
     def measure(self) -> SensorReading:
         """Shows the newest values once more, as a fresh reading; zeros before the first reset."""
         self._check_open()
-        values = np.zeros(len(self.spec.channels)) if self._last is None else self._last.values.copy()
-        reading = SensorReading(values, time.monotonic_ns(), 0 if self._last is None else self._last.sequence + 1)
-        if self._last is not None:
-            self._last = reading
-        return reading
+        if self._last is None:
+            self._looks += 1
+            return SensorReading(np.zeros(len(self.spec.channels)), time.monotonic_ns(), self._looks - 1)
+        self._last = SensorReading(self._last.values.copy(), time.monotonic_ns(), self._last.sequence + 1)
+        return self._last
 
     def close(self) -> None:
         """Takes no more commands. Closing twice is allowed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import yaml
 
 from robots.checked_yaml import any_mapping, did_you_mean, mapping, number, per_element, sequence, text
+from robots.safety_spec import SafetySpec
+from robots.safety_yaml import parse_safety
 from robots.simulation_yaml import parse_randomize, parse_reset
 from robots.spec import (
     ACTION_KINDS,
@@ -22,6 +25,7 @@ from robots.spec import (
     ObservationTerm,
     RobotSpec,
     RobotSpecError,
+    spec_from_dict,
 )
 
 _TOP_KEYS = [f.name for f in dataclasses.fields(RobotSpec) if f.name != "directory"]
@@ -36,6 +40,7 @@ VARIANT_KEYS = (
     "joint_limits",
     "default_pose",
     "reset",
+    "safety",
 )
 _SLICE = re.compile(r"^(?P<name>[^\[\]]+)\[(?P<start>\d+):(?P<stop>\d+)\]$")
 
@@ -75,6 +80,29 @@ def load_robot(name_or_path: str | Path) -> RobotSpec:
         return dataclasses.replace(parse_robot(data), directory=path.parent.resolve())
     except RobotSpecError as error:
         raise RobotSpecError(f"{path}: {error}") from error
+
+
+def read_spec(robot: str, directory: Path | None) -> RobotSpec:
+    """A robot by name, by path, or from the JSON that a bundle carries.
+
+    Args:
+        robot: Name, path of a robot.yaml, or path of a .json file with `RobotSpec.to_dict()` data, as in a bundle.
+        directory: For a .json file, where its model file lies; None for the folder of the .json.
+
+    Returns:
+        The spec.
+
+    Raises:
+        RobotSpecError: Not found or not legal.
+    """
+    if not robot.endswith(".json"):
+        return load_robot(robot)
+    path = Path(robot)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RobotSpecError(f"{path}: not readable as JSON: {error}") from error
+    return dataclasses.replace(spec_from_dict(data), directory=(directory or path.parent).resolve())
 
 
 def _load_variant(data: object, path: Path) -> RobotSpec:
@@ -144,13 +172,8 @@ def parse_robot(data: object) -> RobotSpec:
         if twice:
             raise RobotSpecError(f"{what} named twice: {', '.join(twice)}")
     terms = [term.name for term in observation]
-    units: dict[str, str] = {}
-    for term in observation:
-        for channel in term.channels:
-            if units.setdefault(channel, term.unit) != term.unit:
-                raise RobotSpecError(
-                    f"channel {channel} is in {units[channel]!r} in one term and in {term.unit!r} in {term.name}"
-                )
+    units = _channel_units(observation)
+    safety = parse_safety(top["safety"], tuple(units)) if "safety" in top else SafetySpec()
     return RobotSpec(
         name=text(top["name"], "name"),
         mjcf=text(top["mjcf"], "mjcf"),
@@ -172,8 +195,21 @@ def parse_robot(data: object) -> RobotSpec:
             for body, factor in any_mapping(top.get("stretch", {}), "stretch")
         ),
         reset=parse_reset(top.get("reset", {})),
+        safety=safety,
         randomize=parse_randomize(top["randomize"], terms) if "randomize" in top else None,
     )
+
+
+def _channel_units(observation: tuple[ObservationTerm, ...]) -> dict[str, str]:
+    """The unit of each channel, which must be the same wherever it is observed."""
+    units: dict[str, str] = {}
+    for term in observation:
+        for channel in term.channels:
+            if units.setdefault(channel, term.unit) != term.unit:
+                raise RobotSpecError(
+                    f"channel {channel} is in {units[channel]!r} in one term and in {term.unit!r} in {term.name}"
+                )
+    return units
 
 
 def _observation_term(item: object, i: int) -> ObservationTerm:

@@ -36,6 +36,7 @@ class MujocoBackend(Backend):
         self._channels, self._controls = ChannelMap(spec, self.model), ControlMap(spec, self.model)
         self._rng = np.random.default_rng(seed)
         self._sequence = -1  # of the last reading; -1 before the first reset
+        self._looks = 0  # before any reset
         self._closed = False
 
     def reset(self) -> SensorReading:
@@ -77,7 +78,9 @@ class MujocoBackend(Backend):
         self._check_open()
         if self._sequence < 0:
             mujoco.mj_forward(self.model, self.data)
-            return SensorReading(self._channels.read_data(self.model, self.data), time.monotonic_ns(), 0)
+            self._looks += 1
+            values = self._channels.read_data(self.model, self.data)
+            return SensorReading(values, time.monotonic_ns(), self._looks - 1)
         return self._measure()
 
     def close(self) -> None:

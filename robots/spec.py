@@ -19,11 +19,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from robots.safety_spec import SafetySpec, safety_from_dict
+
 SPEC_FORMAT_VERSION = 1
 CHANNEL_SOURCES = ("joint_pos", "joint_vel", "activation", "sensor")
 TRANSFORMS = ("identity", "sin", "cos", "log1p", "arcsinh")
-# Prose, and how far training doubts the simulator: changing a word or a range must not orphan a day of recordings.
-NOT_IDENTITY = ("description", "randomize")
+# Prose, how far training doubts the simulator, and how careful the owner is: changing a word, a range or a time must
+# not orphan a day of recordings.
+NOT_IDENTITY = ("description", "randomize", "safety")
 ACTION_KINDS = ("effort", "velocity", "position", "ctrl")
 
 
@@ -154,6 +157,7 @@ class RobotSpec:
     reset: ResetSpec = field(default_factory=ResetSpec)
     stretch: tuple[tuple[str, float], ...] = ()  # (body, factor): bones longer or shorter than the model file's
     format: int = SPEC_FORMAT_VERSION
+    safety: SafetySpec = field(default_factory=SafetySpec, compare=False)  # not part of the identity
     randomize: Randomization | None = field(default=None, compare=False)  # for training; not part of the identity
     directory: Path | None = field(default=None, compare=False)  # where robot.yaml lay; not part of the identity
 
@@ -245,6 +249,7 @@ def spec_from_dict(data: dict[str, Any]) -> RobotSpec:
             "stretch": tuple((body, factor) for body, factor in data.get("stretch", ())),
             "reset": ResetSpec(**reset),
             "randomize": _randomization(data.get("randomize")),
+            "safety": safety_from_dict(data.get("safety")),
         }
         return RobotSpec(**{**data, **converted})
     except (KeyError, TypeError, ValueError) as error:

@@ -1,105 +1,35 @@
-"""UdpBackend: a robot at the other end of a network cable, one datagram each way per control step.
+"""UdpBackend: a robot at the other end of a network cable.
 
-The peer may be `python -m robots.simulator` or a few lines of C on a motor board. A datagram is, little-endian:
-
-    magic "GCL1" | kind u8 | 3 zero bytes | request u32 | count u32 | spec 8 bytes | payload count x f64 | crc32 u32
-
-`spec` is the head of the robot description's SHA-256, so that a controller never drives another robot; `crc32` is over
-all bytes before it. Each answer repeats the number of the request that it answers; a request that comes again is
-answered again and not obeyed again, so a lost datagram costs a moment and never a second step.
+The peer may be `python -m export.guardian`, which owns a robot or a simulated one, or a few lines of C on a motor
+board; `robots/datagram.py` says what goes over the wire.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import struct
 import time
-import zlib
-from dataclasses import dataclass
 
 import numpy as np
 
 from robots.backend import Backend, BackendError, SensorReading, check_command
+from robots.datagram import (
+    CLOSE,
+    COMMAND,
+    LARGEST,
+    MEASURE,
+    READING,
+    REFUSAL,
+    RESET,
+    Message,
+    decode,
+    encode,
+    spec_mark,
+)
 from robots.spec import RobotSpec
 
-RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE = 1, 2, 3, 4, 5, 6
-_KINDS = (RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE)
-_MAGIC = b"GCL1"
-_HEADER = struct.Struct("<4sB3xII8s")
-_CRC = struct.Struct("<I")
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
-_LARGEST = 65_507  # bytes in the longest UDP datagram
-_MOST = (_LARGEST - _HEADER.size - _CRC.size) // 8  # numbers that fit
-
-
-@dataclass(frozen=True)
-class Message:
-    """A datagram that came through undamaged and is meant for this robot."""
-
-    kind: int  # one of RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE
-    request: int  # number of the request; an answer carries that of its request
-    payload: np.ndarray  # (count,) float64: RESET [seed or -1], COMMAND the command, READING [sequence, *values],
-    # REFUSAL the characters of the reason
-
-
-def spec_mark(spec: RobotSpec) -> bytes:
-    """The 8 bytes by which both ends know that they speak of the same robot."""
-    return bytes.fromhex(spec.sha256)[:8]
-
-
-def refusal(request: int, reason: str) -> Message:
-    """The answer that a request was not obeyed.
-
-    Args:
-        request: Its number.
-        reason: One line; what is beyond 500 characters is cut off.
-
-    Returns:
-        The message.
-    """
-    return Message(REFUSAL, request, np.array([ord(c) for c in reason[:500]], dtype=np.float64))
-
-
-def encode(message: Message, mark: bytes) -> bytes:
-    """Writes a datagram.
-
-    Args:
-        message: What to say.
-        mark: `spec_mark` of the robot.
-
-    Returns:
-        The bytes to send.
-    """
-    payload = np.ascontiguousarray(message.payload, dtype="<f8").tobytes()
-    body = _HEADER.pack(_MAGIC, message.kind, message.request, len(payload) // 8, mark) + payload
-    return body + _CRC.pack(zlib.crc32(body))
-
-
-def decode(datagram: bytes, mark: bytes) -> Message | None:
-    """Reads a datagram.
-
-    Args:
-        datagram: Whatever arrived.
-        mark: `spec_mark` of the robot.
-
-    Returns:
-        The message, or None for anything damaged, foreign or meant for another robot. Never raises.
-    """
-    if len(datagram) < _HEADER.size + _CRC.size:
-        return None
-    magic, kind, request, count, found = _HEADER.unpack_from(datagram)
-    if magic != _MAGIC or kind not in _KINDS or found != mark or datagram[5:8] != b"\0\0\0":
-        return None
-    end = _HEADER.size + 8 * count
-    if (
-        count > _MOST
-        or len(datagram) != end + _CRC.size
-        or _CRC.unpack_from(datagram, end)[0] != zlib.crc32(datagram[:end])
-    ):
-        return None
-    # A copy: the datagram's own bytes are neither aligned nor writable.
-    return Message(kind, request, np.frombuffer(datagram, "<f8", count, _HEADER.size).astype(np.float64))
+_REMEMBERED = 256  # requests whose answers may still come late
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -140,6 +70,8 @@ class UdpBackend(Backend):
         timeout_seconds: float = 1.0,
         reset_timeout_seconds: float = 10.0,
         allow_remote: bool = False,
+        key: bytes = b"",
+        real_time: bool = False,
     ) -> None:
         """Opens the socket; nothing is sent yet.
 
@@ -149,24 +81,33 @@ class UdpBackend(Backend):
             seed: Sent with the first reset; a simulated robot begins its episodes from it. None leaves it as it is.
             timeout_seconds: [s] how long to wait for a reading.
             reset_timeout_seconds: [s] how long a robot may take to get to its start.
-            allow_remote: Whether the address may be on another machine. Datagrams are neither secret nor signed, so
-                this is for a cable or a network of your own.
+            allow_remote: Whether the address may be on another machine. Without a key datagrams can be forged, so this
+                is for a cable or a network of your own; with one they cannot, but are not secret.
+            key: At most 64 bytes that the robot's side knows too; empty for none.
+            real_time: A step waits for its reading at most 0.8 control periods and returns the newest one there is, so
+                that a lost datagram costs the loop a repeated reading and no deadline. Otherwise it asks again until
+                the time-out, and no step is ever lost: for recording and tests.
 
         Raises:
-            BackendError: The address is malformed, unusable, or remote without `allow_remote`.
+            BackendError: The address is malformed, unusable, or remote without `allow_remote`, or the key is too long.
         """
         host, port = parse_address(address)
         if not (allow_remote or is_loopback(host)):
             raise BackendError(
                 f"{address} is not on this machine; datagrams are not protected: allow remote explicitly"
             )
+        if len(key) > 64:
+            raise BackendError(f"a key of {len(key)} bytes; legal are up to 64")
         self.spec, self._address = spec, f"{host}:{port}"
-        self._mark = spec_mark(spec)
+        self._mark, self._key = spec_mark(spec), key
         if seed is not None and not 0 <= seed < 2**53:
             raise BackendError(f"seed {seed}; a seed sent to a robot lies in [0, 2**53)")
         self._seed, self._timeout, self._reset_timeout = seed, timeout_seconds, reset_timeout_seconds
         self._request = 0
         self._running = False
+        self._wait_ns = round(0.8e9 * spec.control_dt) if real_time else None
+        self._sent_ns = [0] * _REMEMBERED  # [ns] when each of the newest requests was sent
+        self._newest: SensorReading | None = None
         self._socket: socket.socket | None = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             # Connected, the kernel hands over datagrams of this peer only.
@@ -182,6 +123,7 @@ class UdpBackend(Backend):
         reading = self._ask(RESET, np.array([seed], dtype=np.float64), self._reset_timeout)
         self._seed = None
         self._running = True
+        self._newest = reading
         return reading
 
     def step(self, command: np.ndarray) -> SensorReading:
@@ -190,7 +132,10 @@ class UdpBackend(Backend):
         if not self._running:
             raise BackendError("step before reset")
         check_command(self.spec, command)
-        return self._ask(COMMAND, command, self._timeout)
+        if self._wait_ns is None or self._newest is None:
+            return self._ask(COMMAND, command, self._timeout)
+        self._newest = self._exchange(command, self._newest, self._wait_ns)
+        return self._newest
 
     def measure(self) -> SensorReading:
         """Asks for a reading and nothing else."""
@@ -200,7 +145,9 @@ class UdpBackend(Backend):
         """Tells the robot that nobody drives it any more. Closing twice is allowed."""
         if self._socket is not None:
             try:
-                self._socket.send(encode(Message(CLOSE, self._request + 1, np.empty(0)), self._mark))
+                self._socket.send(
+                    encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._key)
+                )
             except OSError:
                 pass  # Whoever is gone already needs no farewell.
             self._socket.close()
@@ -211,17 +158,44 @@ class UdpBackend(Backend):
             raise BackendError("the connection to the robot is closed")
         return self._socket
 
+    def _exchange(self, command: np.ndarray, newest: SensorReading, wait_ns: int) -> SensorReading:
+        """Sends a command and returns the newest reading there is when the answer came, or the waiting ended."""
+        sock = self._open_socket()
+        self._request = (self._request + 1) % 2**32
+        sent = time.monotonic_ns()
+        self._sent_ns[self._request % _REMEMBERED] = sent
+        try:
+            sock.send(encode(Message(COMMAND, self._request, command), self._mark, self._key))
+            while (left := sent + wait_ns - time.monotonic_ns()) > 0:
+                answer = self._receive(sock, left * 1e-9)
+                if answer is None:
+                    continue
+                behind = (self._request - answer.request) % 2**32
+                if behind >= _REMEMBERED:
+                    continue  # an answer to nothing we asked lately
+                # An answer that was long on the way tells of the past: it was measured after its request was sent, and
+                # for all we know right then.
+                measured = time.monotonic_ns() if behind == 0 else self._sent_ns[answer.request % _REMEMBERED]
+                reading = self._reading(answer, measured)
+                if reading.sequence > newest.sequence:
+                    newest = reading
+                if behind == 0:
+                    break
+        except OSError as error:
+            raise BackendError(f"no robot at {self._address}: {error.strerror or error}") from error
+        return newest
+
     def _ask(self, kind: int, payload: np.ndarray, timeout: float) -> SensorReading:
         sock = self._open_socket()
         self._request = (self._request + 1) % 2**32
-        datagram = encode(Message(kind, self._request, payload), self._mark)
+        datagram = encode(Message(kind, self._request, payload), self._mark, self._key)
         deadline = time.monotonic() + timeout
         try:
             for attempt in range(1, _ATTEMPTS + 1):
                 sock.send(datagram)
                 answer = self._await(sock, deadline - timeout * (_ATTEMPTS - attempt) / _ATTEMPTS)
                 if answer is not None:
-                    return self._reading(answer)
+                    return self._reading(answer, time.monotonic_ns())
         except OSError as error:
             raise BackendError(f"no robot at {self._address}: {error.strerror or error}") from error
         raise BackendError(f"the robot at {self._address} did not answer within {timeout:g} s; is it the same robot?")
@@ -229,18 +203,21 @@ class UdpBackend(Backend):
     def _await(self, sock: socket.socket, deadline: float) -> Message | None:
         """The answer to the present request, None if it does not come in time."""
         while (left := deadline - time.monotonic()) > 0:
-            sock.settimeout(left)
-            try:
-                answer = decode(sock.recv(_LARGEST), self._mark)
-            except TimeoutError:
-                return None
+            answer = self._receive(sock, left)
             # Late answers to earlier requests end here, as does noise.
             if answer is not None and answer.request == self._request:
                 return answer
         return None
 
-    def _reading(self, answer: Message) -> SensorReading:
-        arrived = time.monotonic_ns()
+    def _receive(self, sock: socket.socket, seconds: float) -> Message | None:
+        """The next datagram, None if none comes in time or it is not one of this robot's."""
+        sock.settimeout(seconds)
+        try:
+            return decode(sock.recv(LARGEST), self._mark, self._key)
+        except TimeoutError:
+            return None
+
+    def _reading(self, answer: Message, timestamp_ns: int) -> SensorReading:
         if answer.kind == REFUSAL:
             self._running = False
             reason = "".join(chr(int(c)) if 32 <= c < 0x110000 else "?" for c in answer.payload)
@@ -251,4 +228,4 @@ class UdpBackend(Backend):
         sequence = answer.payload[0]
         if not (sequence >= 0 and sequence.is_integer()):
             raise BackendError(f"the robot at {self._address} sent a reading numbered {sequence}")
-        return SensorReading(answer.payload[1:].copy(), arrived, int(sequence))
+        return SensorReading(answer.payload[1:].copy(), timestamp_ns, int(sequence))

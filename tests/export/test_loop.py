@@ -11,18 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.black_box import BlackBox
+from export.black_box_layout import Flag, State, StopRequest
+from export.hot_swap import Successor
 from export.loop import LoopError, LoopOptions, run
-from export.monitor import MonitorConfig, RewardMonitor
+from export.monitor import RewardMonitor
 from export.runtime import load_bundle
-from export.safety import SafetyConfig, SafetyLayer
+from export.safety import SafetyLayer
 from robots.backend import BackendError, SensorReading
 from robots.mock import MockBackend
+from robots.safety_spec import MonitorSpec, SafetySpec
 from robots.spec import RobotSpec
 
 # A busy machine may stall any process for a while, so only the tests of staleness are impatient.
-GENTLE = SafetyConfig(soft_start_seconds=0.02, soft_stop_seconds=0.02, stale_seconds=30.0)
+GENTLE = SafetySpec(
+    soft_start_seconds=0.02, soft_stop_seconds=0.02, stale_seconds=30.0, fault_seconds=0.05, miss_seconds=60.0
+)
 IMPATIENT = dataclasses.replace(GENTLE, stale_seconds=0.1)
-BRISK = LoopOptions(fault_seconds=0.05, miss_seconds=60.0)
+BRISK = LoopOptions()
 
 
 class Constant:
@@ -77,7 +83,8 @@ def test_a_slow_robot_is_counted(arm: RobotSpec, still: Any) -> None:
 
 def test_missing_every_deadline_for_long_is_a_fault(arm: RobotSpec, still: Any) -> None:
     """A streak of misses trips instead of driving a robot at a rate its policy never knew."""
-    report = drive(still(arm, delay=0.006), seconds=5.0, options=dataclasses.replace(BRISK, miss_seconds=0.05))
+    strict = SafetyLayer(arm, dataclasses.replace(GENTLE, miss_seconds=0.05))
+    report = drive(still(arm, delay=0.006), seconds=5.0, safety=strict)
     assert report.faults[0].reason == "deadline_miss_streak"
 
 
@@ -95,7 +102,7 @@ def test_faults_of_the_mock_robot(arm: RobotSpec) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_reading_that_is_not_finite_holds_the_robot(arm: RobotSpec, still: Any, bad: float, tmp_path: Path) -> None:
+def test_a_reading_that_is_not_finite_holds_the_robot(arm: RobotSpec, still: Any, bad: float) -> None:
     """From the tick of the bad reading on, the hold command goes out, readings that look well again included."""
 
     def poison(reading: SensorReading) -> SensorReading:
@@ -104,15 +111,18 @@ def test_a_reading_that_is_not_finite_holds_the_robot(arm: RobotSpec, still: Any
         return reading
 
     backend = still(arm, poison)
-    log = tmp_path / "fault.npz"
-    report = drive(backend, seconds=2.0, options=dataclasses.replace(BRISK, fault_log_path=log))
+    box = BlackBox.create(arm, seconds=10.0)
+    report = drive(backend, seconds=2.0, options=LoopOptions(box=box))
     assert report.ended_by == "fault" and report.faults[0].reason == "nonfinite_reading"
     assert "joint_pos/shoulder" in report.faults[0].detail
     assert backend.commands[19][1] != 0.0
     assert all(command[1] == 0.0 and command[2] == 0.0 for command in backend.commands[20:])
     assert 20 + 10 <= len(backend.commands) <= 20 + 12
-    with np.load(report.log_path) as saved:
-        assert not np.isfinite(saved["values"][20, 0]) and "nonfinite_reading" in str(saved["reason"])
+    flight = box.snapshot()
+    assert not np.isfinite(flight.values[20, 0]) and flight.fault is not None
+    assert flight.fault.reason == "nonfinite_reading" and box.status().state == State.ENDED
+    assert flight.flags[19] & Flag.FAULT == 0 and flight.flags[20] & Flag.FAULT
+    np.testing.assert_array_equal(flight.command, np.array(backend.commands))
 
 
 def test_a_frozen_sensor_is_a_fault(arm: RobotSpec, still: Any) -> None:
@@ -162,7 +172,7 @@ def test_a_signal_stops_softly(arm: RobotSpec, still: Any, number: signal.Signal
 @pytest.mark.parametrize(("response", "ended_by"), [("warn", "time"), ("fault", "fault")])
 def test_a_low_reward_warns_or_trips(arm: RobotSpec, still: Any, response: str, ended_by: str) -> None:
     """The monitor's verdict is reported; whether it stops the robot is the config's choice."""
-    config = MonitorConfig(window_seconds=0.02, patience_seconds=0.02, response=response)
+    config = MonitorSpec(window_seconds=0.02, patience_seconds=0.02, response=response)
     monitor = RewardMonitor({"0.01": -1.0, "0.5": 0.0}, arm.control_dt, config)
     policy = Constant(reward=-2.0)
     report = drive(still(arm), policy, seconds=0.3, reward=policy, monitor=monitor)
@@ -199,8 +209,8 @@ def test_no_growth_over_many_ticks(arm: RobotSpec) -> None:
             return SensorReading(self.values, time.monotonic_ns(), self.sequence)
 
     def growth(seconds: float) -> tuple[int, int]:
-        safety = SafetyLayer(fast, SafetyConfig(soft_start_seconds=0.0, soft_stop_seconds=0.0))
-        options = LoopOptions(log_seconds=0.01, miss_seconds=60.0)
+        safety = SafetyLayer(fast, SafetySpec(soft_start_seconds=0.0, soft_stop_seconds=0.0, miss_seconds=60.0))
+        options = LoopOptions()
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         report = run(Bare(), Constant(), fast, seconds=seconds, safety=safety, options=options)  # type: ignore[arg-type]
@@ -213,13 +223,66 @@ def test_no_growth_over_many_ticks(arm: RobotSpec) -> None:
     assert many > 2 * few and large <= small + 4000
 
 
-def test_a_log_that_cannot_be_written_does_not_hide_the_report(arm: RobotSpec, still: Any, tmp_path: Path) -> None:
-    """The run is over when the log is written, so what went wrong with it is told beside the report."""
-    (tmp_path / "file").write_text("x")
-    options = dataclasses.replace(BRISK, log_path=tmp_path / "file" / "flight.npz")
-    report = drive(still(arm), Constant(float("nan")), options=options)
-    assert report.faults[0].reason == "nonfinite_command"
-    assert report.log_path is None and report.log_error is not None and "cannot be written" in report.log_error
+@pytest.mark.parametrize(("request_", "ended_by"), [(StopRequest.SOFT, "operator"), (StopRequest.EMERGENCY, "fault")])
+def test_the_page_stops_the_robot(arm: RobotSpec, still: Any, request_: StopRequest, ended_by: str) -> None:
+    """What an operator asks for through the black box is done: a soft stop, or a fault at once."""
+    box = BlackBox.create(arm, seconds=1.0)
+
+    def press(reading: SensorReading) -> SensorReading:
+        if reading.sequence == 10:
+            box.request_stop(request_)
+        return reading
+
+    backend = still(arm, press)
+    report = drive(backend, seconds=30.0, options=LoopOptions(box=box))
+    assert report.ended_by == ended_by and report.ticks < 40
+    assert [fault.reason for fault in report.faults] == ["operator_stop"] * (request_ == StopRequest.EMERGENCY)
+    if request_ == StopRequest.EMERGENCY:
+        assert all(command[1] == 0.0 for command in backend.commands[10:])
+
+
+def test_an_attended_robot_stops_when_nobody_watches(arm: RobotSpec, still: Any) -> None:
+    """With `attended`, a page that falls silent for a second is a fault."""
+    box = BlackBox.create(arm, seconds=1.0)
+    watching = still(arm, lambda reading: box.operator_alive(time.monotonic_ns()) or reading)
+    assert drive(watching, seconds=1.5, options=LoopOptions(box=box, attended=True)).faults == ()
+    report = drive(still(arm), seconds=30.0, options=LoopOptions(box=BlackBox.create(arm, seconds=1.0), attended=True))
+    assert report.faults[0].reason == "operator_lost" and 0.9 < report.seconds < 5.0
+
+
+def test_an_emergency_stop_is_asked_every_tick(arm: RobotSpec, still: Any) -> None:
+    """The tick on which the emergency stop speaks up sends the hold command already, and it stays."""
+
+    class Button:
+        asked = 0
+
+        def check(self, now_ns: int) -> str | None:
+            self.asked += 1
+            return "estop_pressed" if self.asked == 12 else None
+
+    backend, button = still(arm), Button()
+    report = drive(backend, seconds=30.0, options=LoopOptions(estop=button))
+    assert report.faults[0].reason == "estop_pressed" and button.asked == report.ticks
+    assert backend.commands[10][1] != 0.0 and all(command[1] == 0.0 for command in backend.commands[11:])
+
+
+def test_another_bundle_takes_over_between_two_ticks(arm: RobotSpec, still: Any) -> None:
+    """From one command to the next the new policy decides, its reward is what is scored, and no tick is lost."""
+    new = Constant(-0.25, reward=7.0)
+
+    class Swap:
+        asked = 0
+
+        def take(self) -> Successor | None:
+            self.asked += 1
+            if self.asked != 30:
+                return None
+            return Successor(new, new, RewardMonitor({"0.01": 0.0, "0.5": 1.0}, arm.control_dt))
+
+    backend = still(arm)
+    report = drive(backend, Constant(0.5), seconds=0.3, options=LoopOptions(swap=Swap()))  # type: ignore[arg-type]
+    assert report.swaps == 1 and report.faults == () and report.reward is not None and report.reward.mean == 7.0
+    assert backend.commands[28][1] == 2.5 and backend.commands[29][1] == -1.25
 
 
 def test_parts_of_different_robots_are_refused(arm: RobotSpec, still: Any, pristine: Path) -> None:

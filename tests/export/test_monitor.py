@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.monitor import MonitorConfig, MonitorError, RewardMonitor
+from export.monitor import MonitorError, RewardMonitor
+from robots.safety_spec import MonitorSpec
 
 QUANTILES = {"0.001": -3.0, "0.01": -2.0, "0.05": -1.0, "0.5": 1.0}
 
 
 def monitor(**config: object) -> RewardMonitor:
     """A monitor of one step per 0.1 s; window 5 steps, patience 3."""
-    return RewardMonitor(QUANTILES, 0.1, MonitorConfig(**{"window_seconds": 0.5, "patience_seconds": 0.3, **config}))
+    return RewardMonitor(QUANTILES, 0.1, MonitorSpec(**{"window_seconds": 0.5, "patience_seconds": 0.3, **config}))
 
 
 def test_patience_runs_out_once_a_streak() -> None:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.safety import SafetyConfig, SafetyLayer
+from export.safety import SafetyLayer
 from export.safety_limits import SafetyError
 from robots.backend import SensorReading
-from robots.spec import RobotSpec
+from robots.safety_spec import SafetySpec, Tilt, Watch
+from robots.spec import JointLimit, RobotSpec
 
 TICK = 5_000_000  # [ns]
 ANYTHING = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -34,7 +35,7 @@ def read(arm: RobotSpec) -> Read:
 @pytest.fixture
 def layer(arm: RobotSpec, read: Read) -> SafetyLayer:
     """An armed layer without soft start."""
-    made = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0))
+    made = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0))
     assert made.arm(read(0), 0)
     return made
 
@@ -61,7 +62,7 @@ def test_whatever_comes_in_the_command_is_legal_and_faults_stay(arm: RobotSpec) 
 
     @given(st.lists(tick, max_size=12), st.sampled_from(["hold", "damp"]), st.sampled_from([0.0, 0.02]))
     def check(ticks: list, on_fault: str, seconds: float) -> None:
-        layer = SafetyLayer(arm, SafetyConfig(on_fault=on_fault, soft_start_seconds=seconds, soft_stop_seconds=seconds))
+        layer = SafetyLayer(arm, SafetySpec(on_fault=on_fault, soft_start_seconds=seconds, soft_stop_seconds=seconds))
         layer.arm(SensorReading(np.zeros(channels), 0, 0), 0)
         before, sequence, now = layer.limit(np.zeros(acts)).copy(), 0, 0
         for values, command, step, delay, event in ticks:
@@ -179,7 +180,7 @@ def test_non_finite_command_trips_and_is_not_sent(layer: SafetyLayer) -> None:
 
 def test_soft_start_begins_at_the_measured_pose(arm: RobotSpec, read: Read) -> None:
     """The first command of a position drive is where the joint is; the policy's share grows evenly to all of it."""
-    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.05))
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.05))
     layer.arm(read(0, joint_pos__shoulder=0.6), 0)
     sent = [layer.limit(np.array([0.6, 4.0, 0.0])).copy() for _ in range(12)]
     np.testing.assert_allclose([command[1] for command in sent], [0.4 * min(k, 10) for k in range(1, 13)])
@@ -188,7 +189,7 @@ def test_soft_start_begins_at_the_measured_pose(arm: RobotSpec, read: Read) -> N
 
 def test_slew_limits_the_first_step_too(arm: RobotSpec, read: Read) -> None:
     """From the measured pose the drive moves at most slew * control_dt a tick, whatever the policy wants."""
-    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0))
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0))
     layer.arm(read(0, joint_pos__shoulder=-0.5), 0)
     shoulder = [layer.limit(np.array([0.8, 0.0, 0.0]))[0] for _ in range(3)]
     np.testing.assert_allclose(shoulder, [-0.4, -0.3, -0.2])
@@ -196,7 +197,7 @@ def test_slew_limits_the_first_step_too(arm: RobotSpec, read: Read) -> None:
 
 def test_soft_stop_fades_out_where_it_is(arm: RobotSpec, read: Read) -> None:
     """A stop fades efforts to zero and leaves positions where they were sent last, then says so."""
-    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0, soft_stop_seconds=0.02))
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0, soft_stop_seconds=0.02))
     layer.arm(read(0), 0)
     layer.limit(np.array([0.1, 4.0, 0.2]))
     layer.soft_stop()
@@ -210,7 +211,7 @@ def test_soft_stop_fades_out_where_it_is(arm: RobotSpec, read: Read) -> None:
 
 def test_damping_brakes_and_never_pushes(arm: RobotSpec, read: Read) -> None:
     """A damped effort opposes the measured velocity, and is zero when the velocity is no longer known."""
-    layer = SafetyLayer(arm, SafetyConfig(soft_start_seconds=0.0, on_fault="damp"))
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0, on_fault="damp"))
     layer.arm(read(0), 0)
     layer.trip("operator_stop", "pressed")
     layer.check_reading(read(1, joint_vel__elbow=3.0), TICK)
@@ -231,7 +232,78 @@ def test_a_limit_nothing_measures_is_told(arm: RobotSpec) -> None:
 @pytest.mark.parametrize(
     "config", [{"on_fault": "pray"}, {"stale_seconds": -1.0}, {"soft_start_seconds": float("nan")}]
 )
-def test_a_config_that_switches_checks_off_is_refused(config: dict) -> None:
+def test_a_config_that_switches_checks_off_is_refused(arm: RobotSpec, config: dict) -> None:
     """Values that make no sense are refused when the layer is set up."""
     with pytest.raises(SafetyError, match="legal are"):
-        SafetyConfig(**config)
+        SafetyLayer(arm, SafetySpec(**config))
+
+
+def test_a_reading_is_refused_exactly_if_it_should_be(arm: RobotSpec) -> None:
+    """The one pass that looks at every value agrees with looking at each: not a number, infinite, or beyond a limit."""
+    zero_limits = (JointLimit("shoulder", 0.0, 2.0, 10.0), JointLimit("elbow", -1.0, 0.0))
+    special = st.sampled_from([0.0, -0.0, 2.0, 10.0, -10.0, -1.0, np.inf, -np.inf, np.nan, 1.7976931348623157e308])
+
+    @given(st.lists(special | ANYTHING | st.floats(-3, 3), min_size=5, max_size=5), st.sampled_from([(), zero_limits]))
+    def check(values: list, limits: tuple) -> None:
+        spec = dataclasses.replace(arm, joint_limits=limits or arm.joint_limits)
+        layer = SafetyLayer(spec, SafetySpec(soft_start_seconds=0.0))
+        assert layer.arm(SensorReading(np.zeros(5), 0, 0), 0)
+        named = dict(zip(spec.channels, values, strict=True))
+        legal = all(np.isfinite(value) for value in values)
+        for limit in spec.joint_limits:
+            legal &= limit.lower <= named.get(f"joint_pos/{limit.joint}", limit.lower) <= limit.upper
+            if limit.velocity is not None:
+                legal &= abs(named.get(f"joint_vel/{limit.joint}", 0.0)) <= limit.velocity
+        assert layer.check_reading(SensorReading(np.array(values), TICK, 1), TICK) == legal
+        assert (layer.fault is None) == legal
+
+    check()
+
+
+def test_what_else_is_watched(arm: RobotSpec, read: Read) -> None:
+    """Any channel can be bounded, and the fault bears the name the owner gave it."""
+    watch = (Watch("joint_vel/wheel", upper=3.0, reason="overspeed"), Watch("joint_pos/elbow", lower=-0.5))
+    for values, reason in (
+        ({"joint_vel__wheel": 3.0, "joint_pos__elbow": -0.5}, None),
+        ({"joint_vel__wheel": 3.001}, "overspeed"),
+        ({"joint_pos__elbow": -0.51}, "limit_violation"),
+    ):
+        layer = SafetyLayer(arm, SafetySpec(watch=watch))
+        assert layer.arm(read(0), 0)
+        layer.check_reading(read(1, **values), TICK)
+        assert (layer.fault and layer.fault.reason) == reason
+
+
+@pytest.mark.parametrize(
+    ("quaternion", "falls"),
+    [
+        ((1.0, 0.0, 0.0, 0.0), False),
+        ((np.cos(0.2), np.sin(0.2), 0.0, 0.0), False),  # 0.4 rad about x
+        ((np.cos(0.3), 0.0, np.sin(0.3), 0.0), True),  # 0.6 rad about y
+        ((np.cos(1.0), 0.0, 0.0, np.sin(1.0)), False),  # turning about z is no leaning
+        ((-2 * np.cos(0.2), -2 * np.sin(0.2), 0.0, 0.0), True),  # of length 2: no orientation
+        ((0.0, 0.0, 0.0, 0.0), True),
+        ((0.0, 1.0, 0.0, 0.0), True),  # upside down
+    ],
+)
+def test_tilt(arm: RobotSpec, quaternion: tuple[float, ...], falls: bool) -> None:
+    """A body that leans by more than 0.5 rad, or whose orientation is none, trips."""
+    tilt = Tilt(arm.channels[:4], 0.5)
+    layer = SafetyLayer(dataclasses.replace(arm, joint_limits=()), SafetySpec(tilt=tilt))
+    assert layer.arm(SensorReading(np.array([1.0, 0.0, 0.0, 0.0, 0.0]), 0, 0), 0)
+    layer.check_reading(SensorReading(np.array([*quaternion, 0.0]), TICK, 1), TICK)
+    assert (layer.fault is not None and layer.fault.reason == "tilt") == falls
+
+
+def test_a_drive_that_does_not_follow(arm: RobotSpec, read: Read) -> None:
+    """A position drive far from where it was sent is a fault after the time allowed, and not for a moment."""
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0, tracking=0.2, tracking_seconds=0.05))
+    assert layer.arm(read(0), 0)
+    for tick in range(1, 40):
+        layer.limit(np.array([0.0, 1.0, 0.0]))
+        layer.check_reading(read(tick, joint_pos__shoulder=0.5 if tick % 10 else 0.0), tick * TICK)
+    assert layer.fault is None  # nine ticks at a time, ten are allowed
+    for tick in range(40, 60):
+        layer.check_reading(read(tick, joint_pos__shoulder=0.5), tick * TICK)
+    assert layer.fault is not None and layer.fault.reason == "tracking_error"
+    assert "joint_pos/shoulder is 0.5" in layer.fault.detail

@@ -40,6 +40,20 @@ def test_always_within_limits(action: list[float]) -> None:
     assert (command >= mapping.lower).all() and (command <= mapping.upper).all()
 
 
+@given(
+    st.floats(-1e3, 1e3, width=32),
+    st.floats(0.01, 200).flatmap(lambda x: st.sampled_from([x, -x])),
+    st.floats(-50, 50),
+    st.floats(-300, 300),
+    st.floats(0.01, 100),
+)
+def test_one_clip_does_what_two_say(action: float, scale: float, offset: float, lower: float, width: float) -> None:
+    """To the last bit the command is clip(offset + scale * clip(action, -1, 1), lower, upper)."""
+    term = dataclasses.replace(QUADRUPED.action[0], scale=scale, offset=offset, lower=lower, upper=lower + width)
+    command = make_command(dataclasses.replace(QUADRUPED, action=(term,)), np.array([action]))
+    assert command[0] == np.clip(offset + scale * np.clip(action, -1.0, 1.0), lower, lower + width)
+
+
 def test_nan_stays_visible() -> None:
     """A NaN is not turned into some command."""
     action = np.zeros(12)

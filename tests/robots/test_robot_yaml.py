@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robots import RobotSpecError, load_robot, robot_names
-from robots.robot_yaml import parse_robot
+from robots.robot_yaml import parse_robot, read_spec
 from robots.spec import Distribution
 
 MINIMAL = {
@@ -219,3 +220,13 @@ def test_variant_mistakes(tmp_path: Path, keys: dict, words: list[str]) -> None:
     with pytest.raises(RobotSpecError) as caught:
         load_robot(file)
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in [str(file), *words])
+
+
+def test_spec_from_a_bundle(tmp_path: Path) -> None:
+    """The JSON that a bundle carries is the same robot; damaged JSON is refused."""
+    spec, path = load_robot("cartpole"), tmp_path / "spec.json"
+    path.write_text(json.dumps(spec.to_dict()))
+    assert read_spec(str(path), None).sha256 == spec.sha256
+    path.write_text("{")
+    with pytest.raises(RobotSpecError, match="JSON"):
+        read_spec(str(path), None)

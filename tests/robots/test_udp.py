@@ -1,4 +1,4 @@
-"""UdpBackend keeps the contract against a real simulator process, and does not listen to what is not meant for it."""
+"""UdpBackend keeps the contract against a real guardian process, and does not listen to what is not meant for it."""
 
 import itertools
 import socket
@@ -8,23 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from backend_contract import BackendContract
+from guardian_process import GuardianProcess
 from hypothesis import given
 from hypothesis import strategies as st
-from simulator_process import SimulatorProcess
 
 from robots import BackendError, load_robot
-from robots.udp import (
-    COMMAND,
-    READING,
-    RESET,
-    Message,
-    UdpBackend,
-    decode,
-    encode,
-    is_loopback,
-    parse_address,
-    spec_mark,
-)
+from robots.datagram import COMMAND, READING, RESET, Message, decode, encode, spec_mark
+from robots.udp import UdpBackend, is_loopback, parse_address
 
 SPEC = load_robot("cartpole")
 MARK = spec_mark(SPEC)
@@ -32,9 +22,10 @@ OTHER = spec_mark(load_robot("reacher"))
 
 
 @pytest.fixture(scope="module")
-def simulators() -> Iterator[list[SimulatorProcess]]:
+def guardians(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[GuardianProcess]]:
     # A test may drive two robots at once, and a robot has one driver.
-    with SimulatorProcess("cartpole") as first, SimulatorProcess("cartpole") as second:
+    folders = [tmp_path_factory.mktemp("guardian") for _ in range(2)]
+    with GuardianProcess(SPEC, folders[0]) as first, GuardianProcess(SPEC, folders[1]) as second:
         yield [first, second]
 
 
@@ -42,8 +33,8 @@ class TestUdpBackend(BackendContract):
     spec = SPEC
 
     @pytest.fixture(autouse=True)
-    def _robots(self, simulators: list[SimulatorProcess]) -> None:
-        self.robots = itertools.cycle(simulators)
+    def _robots(self, guardians: list[GuardianProcess]) -> None:
+        self.robots = itertools.cycle(guardians)
 
     def make(self, seed: int = 0) -> UdpBackend:
         return UdpBackend(self.spec, next(self.robots).address, seed=seed)

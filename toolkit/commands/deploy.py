@@ -4,49 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
-import math
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from export.black_box import BlackBox
     from export.bundle import Bundle
     from export.clock import LatencySummary
-    from export.loop import LoopReport
-    from export.runtime import OnnxPolicy
+    from export.hot_swap import Successor
+    from export.loop import LoopOptions, LoopReport
+    from export.runtime import OnnxPolicy, OnnxReward
     from robots.backend import Backend
     from robots.spec import RobotSpec
+    from toolkit.commands.robot_link import LinkOptions
 
 _BENCH_CALLS = 1000
-_START_SECONDS = 60.0  # [s] a simulator may take to compile its model on a slow machine
+_FOR_EVER = 1e9  # [s] 30 years
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--backend", type=click.Choice(["mock", "sim", "udp"]), default="sim", show_default=True, help="What to drive."
+    "--backend", type=click.Choice(["sim", "mock", "udp", "serial", "ros2", "lerobot"]),
+    help="What to drive. Default: the driver that --hardware names, else sim.",
+)  # fmt: skip
+@click.option("--hardware", type=click.Path(path_type=Path), help="How this very robot is wired (docs/hardware.md).")
+@click.option(
+    "--driver-python", type=click.Path(path_type=Path), help="Python that runs the driver, such as LeRobot's."
 )
+@click.option(
+    "--trusted", multiple=True, type=click.Path(path_type=Path), help="Public key the bundle must be signed by."
+)
+@click.option("--variant", type=click.Choice(["float16", "int8"]), help="Run a smaller copy of the policy.")
 @click.option("--address", metavar="HOST:PORT", help="Where the robot listens, for --backend udp.")
-@click.option("--allow-remote", is_flag=True, help="Let --address be another machine; datagrams are not protected.")
-@click.option("--robot", help="Name or robot.yaml the bundle must be for; with sim, also where its model files lie.")
+@click.option("--allow-remote", is_flag=True, help="Let addresses be on other machines; needs --key.")
+@click.option("--key", type=click.Path(path_type=Path), help="File with 16 to 64 bytes that the robot's side has, too.")
+@click.option("--robot", help="Name or robot.yaml the bundle must be for; its safety section and model files are used.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.0, min_open=True), default=10.0, show_default=True, help="How long [s]."
 )
+@click.option("--until-stopped", is_flag=True, help="No time limit: run until somebody or a fault stops it.")
+@click.option("--on-fault", type=click.Choice(["hold", "damp"]), help="After a fault. Default: as robot.yaml says.")
 @click.option(
-    "--on-fault", type=click.Choice(["hold", "damp"]), default="hold", show_default=True, help="After a fault."
-)
-@click.option(
-    "--monitor", type=click.Choice(["warn", "fault", "off"]), default="warn", show_default=True,
-    help="When the learned reward stays below the demos'.",
+    "--monitor", type=click.Choice(["warn", "fault", "off"]),
+    help="When the learned reward stays below the demos'. Default: as robot.yaml says.",
 )  # fmt: skip
+@click.option("--estop", metavar="HOST:PORT", help="Listen here for `gcl estop`; its silence stops the robot.")
+@click.option("--web", metavar="[HOST:]PORT", help="Serve a page to watch on, with a stop button, and /metrics.")
+@click.option("--name", multiple=True, help="Another name by which browsers know this machine, for --web.")
+@click.option("--ghost", is_flag=True, help="Beside the page, the robot in 3D and a ghost of what it is told.")
+@click.option("--attended", is_flag=True, help="Stop the robot when nobody has the page open any more.")
+@click.option("--hot-swap", is_flag=True, help="Go over to a new bundle when one is exported to the same place.")
 @click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO and locked memory; refusals are reported.")
 @click.option("--cpu", type=click.IntRange(min=0), help="Run on this core only.")
 @click.option("--spin", type=click.IntRange(min=0), default=0, help="Poll this long before each deadline [us].")
@@ -54,95 +67,176 @@ _START_SECONDS = 60.0  # [s] a simulator may take to compile its model on a slow
     "--log", type=click.Path(path_type=Path), help="Flight log to write. After a fault one is always written."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="How the mock's or simulator's episode begins.")
-@click.option("--dry-run", is_flag=True, help="Check everything and measure inference; drive nothing.")
+@click.option("--wiring", is_flag=True, help="Show every sensor live and move nothing, while you move the joints.")
+@click.option("--check", is_flag=True, help="Check everything and measure inference; open no robot.")
+@click.option("--dry-run", is_flag=True, help="Read the robot's sensors and do all but send the commands.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(bundle: Path, **options: Any) -> None:
     """Run a bundle on a robot, in real time.
 
     BUNDLE is what `gcl export` wrote. Every byte of it is checked and its parity vectors are replayed on this machine
-    first. `sim` starts a simulated robot as a process of its own and drives it over UDP, as `udp` drives a real one.
-    Ctrl-C stops softly. Exit code 1 after a fault.
+    first. The robot is owned by a guardian, a process of its own, which holds or damps it should this one be killed or
+    stuck. `sim` drives a simulated robot, `udp` one whose guardian runs elsewhere. Ctrl-C stops softly. Exit code 1
+    after a fault.
 
     \b
     Examples:
-      gcl deploy first.bundle --backend sim --seconds 10
-      gcl deploy first.bundle --backend udp --address 127.0.0.1:9870 --log flight.npz
+      gcl deploy first.bundle --backend sim --seconds 10 --web 8080
+      gcl deploy first.bundle --hardware my_arm.yaml --wiring
+      gcl deploy first.bundle --hardware my_arm.yaml --trusted alice.pub --web 8080
     """
     from export.runtime import load_bundle
+    from toolkit.commands.deploy_choices import backend_name, link_options, robot_of, trusted_keys
+    from toolkit.commands.deploy_report import finite, show_run, tell_check
+    from toolkit.commands.robot_link import open_link
 
-    loaded, policy, reward = load_bundle(bundle)
-    directory = _check_robot(loaded.spec, options["robot"])
+    loaded, policy, reward = load_bundle(bundle, trusted_keys(options), options["variant"])
+    spec = robot_of(loaded.spec, options)
+    options["backend"] = backend_name(spec, options)
+    if options["until_stopped"]:
+        options["seconds"] = _FOR_EVER
     inference = _bench(loaded, policy)
-    if options["dry_run"]:
-        _tell_dry_run(loaded, policy, inference, options["as_json"])
+    if options["check"]:
+        tell_check(loaded, policy, inference, options["as_json"])
         return
-    with _backend(loaded.spec, directory, options) as backend:
+    started = time.strftime("%Y%m%d-%H%M%S")
+    link = link_options(spec, options, started)
+    if options["wiring"]:
+        sys.exit(_show_wiring(spec, link, options["as_json"]))
+    with contextlib.ExitStack() as stack:
+        # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
+        box, observer = _watched(loaded, spec, options, started, stack)
+        backend = _dry(stack.enter_context(open_link(spec, link)), options)
+        url = observer.ready()
         if not options["as_json"]:
-            spec = loaded.spec
-            click.echo(
-                f"driving {spec.name} ({options['backend']}) at {1 / spec.control_dt:g} Hz for {options['seconds']:g} s"
-            )
-        report = _run(loaded, policy, reward, backend, options)
+            what = f"driving {spec.name}" if not options["dry_run"] else f"reading {spec.name}, sending nothing,"
+            at = f"; {url}" if url else ""
+            how_long = "until stopped" if options["until_stopped"] else f"for {options['seconds']:g} s"
+            click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz {how_long}{at}")
+        report = _run(loaded, policy, reward, backend, _loop_options(loaded, spec, box, options, stack), options)
+    flight = observer.flights[-1] if observer.flights else None
     if options["as_json"]:
         facts = {
-            "bundle": str(bundle), "robot": loaded.spec.name, "backend": options["backend"],
-            "provider": policy.provider, "inference": dataclasses.asdict(inference),
+            "bundle": str(bundle), "robot": spec.name, "backend": options["backend"],
+            "provider": policy.provider, "inference": dataclasses.asdict(inference), "flight": flight,
         }  # fmt: skip
-        click.echo(json.dumps(_finite({**facts, **dataclasses.asdict(report)}), default=str))
+        click.echo(json.dumps(finite({**facts, **dataclasses.asdict(report)}), default=str))
     else:
-        _show(report, inference)
-    if report.log_error is not None:
-        click.echo(f"gcl: {report.log_error}", err=True)
-    if report.faults or report.log_error:
+        show_run(report, inference, flight)
+    for error in observer.errors:
+        click.echo(f"gcl: {error}", err=True)
+    if report.faults or observer.errors:
         sys.exit(1)
 
 
-def _run(loaded: Bundle, policy: OnnxPolicy, reward: Any, backend: Backend, options: dict[str, Any]) -> LoopReport:
-    from export.loop import LoopOptions, run
-    from export.monitor import MonitorConfig, RewardMonitor
-    from export.real_time import RealTimeOptions
-    from export.safety import SafetyConfig, SafetyLayer
+def _run(
+    loaded: Bundle, policy: OnnxPolicy, reward: OnnxReward, backend: Backend, how: LoopOptions, options: dict[str, Any]
+) -> LoopReport:
+    from export.loop import run
+    from export.safety import SafetyLayer
 
-    spec = loaded.spec
-    safety = SafetyLayer(spec, SafetyConfig(on_fault=options["on_fault"]))
+    spec = backend.spec
+    safety = SafetyLayer(spec)
     for channel in safety.limits.unwatched:
         click.echo(f"gcl: {channel} has a limit but is not measured, so nothing watches it", err=True)
-    monitor = None
-    if options["monitor"] != "off":
-        config = MonitorConfig(response=options["monitor"])
-        monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt, config)
+    successor = _successor(loaded, policy, reward, spec, options)
+    return run(
+        backend, policy, spec, seconds=options["seconds"], reward=reward, safety=safety, monitor=successor.monitor,
+        options=how,
+    )  # fmt: skip
+
+
+def _show_wiring(spec: RobotSpec, link: LinkOptions, as_json: bool) -> int:
+    from robots.hardware_yaml import read_hardware
+    from toolkit.commands.robot_link import open_link
+    from toolkit.commands.wiring import show_wiring
+
+    hardware = None if link.hardware is None else read_hardware(link.hardware, spec)
+    with open_link(spec, link) as backend:
+        return show_wiring(backend, spec, hardware, None, as_json)
+
+
+def _dry(backend: Backend, options: dict[str, Any]) -> Backend:
+    from robots.dry_run import DryRun
+
+    return DryRun(backend) if options["dry_run"] else backend
+
+
+def _watched(
+    loaded: Bundle, spec: RobotSpec, options: dict[str, Any], started: str, stack: contextlib.ExitStack
+) -> tuple[BlackBox, Any]:
+    """The black box, and the observer who has it too."""
+    from export.black_box import BlackBox
+    from robots.spec import ToolkitError
+    from toolkit.commands.observer_link import ghosted, observed
+
+    for option in ("attended", "ghost", "name"):
+        if options[option] and options["web"] is None:
+            raise ToolkitError(f"--{option} needs --web: it is about the page")
+    quantile = loaded.manifest.reward_quantiles.get(spec.safety.monitor.quantile)
+    box = BlackBox.create(spec, about={"bundle": str(loaded.path), "reward_threshold": quantile})
+    stack.callback(box.close)
+    log = options["log"] or Path("runs") / "flight" / f"{spec.name}-{started}.npz"
+    observer = stack.enter_context(
+        observed(
+            box, log, keep=options["log"] is not None, web=options["web"], names=options["name"],
+            allow_remote=options["allow_remote"],
+        )
+    )  # fmt: skip
+    if options["ghost"]:
+        stack.enter_context(ghosted(box, spec.directory, options["allow_remote"]))
+    return box, observer
+
+
+def _loop_options(
+    loaded: Bundle, spec: RobotSpec, box: BlackBox, options: dict[str, Any], stack: contextlib.ExitStack
+) -> LoopOptions:
+    from export.estop import UdpEStop
+    from export.hot_swap import HotSwap
+    from export.loop import LoopOptions
+    from export.real_time import RealTimeOptions
+    from toolkit.commands.deploy_choices import shared_key
+
     real_time = RealTimeOptions(fifo_priority=50, lock_memory=True) if options["realtime"] else RealTimeOptions()
-    loop_options = LoopOptions(
+    estop = swap = None
+    if options["estop"] is not None:
+        estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])
+        stack.callback(estop.close)
+    if options["hot_swap"]:
+        swap = HotSwap(loaded.path, lambda path: _next_bundle(path, spec, options))
+        stack.callback(swap.close)
+    return LoopOptions(
         spin_ns=1000 * options["spin"],
-        log_path=options["log"],
-        fault_log_path=Path("runs") / "flight" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.npz",
+        box=box,
+        estop=estop,
+        attended=options["attended"],
+        swap=swap,
         real_time=dataclasses.replace(real_time, cpu=options["cpu"]),
     )
-    return run(
-        backend,
-        policy,
-        spec,
-        seconds=options["seconds"],
-        reward=reward,
-        safety=safety,
-        monitor=monitor,
-        options=loop_options,
-    )
 
 
-def _check_robot(spec: RobotSpec, robot: str | None) -> Path | None:
-    """Refuses a bundle made for another robot; says where the robot's model files lie, if anyone knows."""
-    from robots.robot_yaml import load_robot, robot_names
+def _next_bundle(path: Path, spec: RobotSpec, options: dict[str, Any]) -> Successor:
+    """What takes over: checked as the first was, and for the same robot."""
+    from export.runtime import load_bundle
     from robots.spec import RobotSpecError
+    from toolkit.commands.deploy_choices import trusted_keys
 
-    if robot is None:
-        shipped = load_robot(spec.name) if spec.name in robot_names() else None
-        return shipped.directory if shipped is not None and shipped.sha256 == spec.sha256 else None
-    wanted = load_robot(robot)
-    if wanted.sha256 != spec.sha256:
-        ours, theirs = f"{spec.name} ({spec.sha256[:12]})", f"{wanted.name} ({wanted.sha256[:12]})"
-        raise RobotSpecError(f"the bundle is for {ours}, --robot {robot} is {theirs}: export again for this robot")
-    return wanted.directory
+    loaded, policy, reward = load_bundle(path, trusted_keys(options), options["variant"])
+    if loaded.spec.sha256 != spec.sha256:
+        raise RobotSpecError(f"{path}: the new bundle is for {loaded.spec.name}, {spec.name} goes on with the old one")
+    return _successor(loaded, policy, reward, spec, options)
+
+
+def _successor(
+    loaded: Bundle, policy: OnnxPolicy, reward: OnnxReward, spec: RobotSpec, options: dict[str, Any]
+) -> Successor:
+    from export.hot_swap import Successor
+    from export.monitor import RewardMonitor
+
+    if options["monitor"] == "off":
+        return Successor(policy, None, None)
+    monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt, spec.safety.monitor)
+    return Successor(policy, reward, monitor)
 
 
 def _bench(loaded: Bundle, policy: OnnxPolicy) -> LatencySummary:
@@ -162,147 +256,3 @@ def _bench(loaded: Bundle, policy: OnnxPolicy) -> LatencySummary:
             f"one inference takes {summary.p99_us:.0f} us (p99) here, allowed is half a period, {period_us / 2:.0f} us"
         )
     return summary
-
-
-@contextlib.contextmanager
-def _backend(spec: RobotSpec, directory: Path | None, options: dict[str, Any]) -> Iterator[Backend]:
-    from robots.backend import BackendError
-    from robots.udp import UdpBackend
-
-    kind, address = options["backend"], options["address"]
-    if (kind == "udp") != (address is not None):
-        raise BackendError(
-            "--address HOST:PORT is needed for --backend udp" if kind == "udp" else "--address is for --backend udp"
-        )
-    if kind == "mock":
-        from robots.mock import MockBackend
-
-        with MockBackend(spec, options["seed"]) as backend:
-            yield backend
-    elif kind == "udp":
-        with UdpBackend(spec, address, allow_remote=options["allow_remote"]) as backend:
-            yield backend
-    else:
-        with (
-            _simulator(spec, directory, options["seed"]) as where,
-            UdpBackend(spec, where) as backend,
-        ):
-            yield backend
-
-
-@contextlib.contextmanager
-def _simulator(spec: RobotSpec, directory: Path | None, seed: int) -> Iterator[str]:
-    """A simulated robot as a process of its own; yields its address. It ends when its standard input closes."""
-    from robots.backend import BackendError
-
-    if importlib.util.find_spec("mujoco") is None:
-        raise ModuleNotFoundError("mujoco is not installed", name="mujoco")
-    if directory is None and ":" not in spec.mjcf:
-        raise BackendError(
-            f"the model file {spec.mjcf} of {spec.name} is not in the bundle: tell where with --robot robot.yaml"
-        )
-    with tempfile.TemporaryDirectory(prefix="gcl-deploy-") as folder:
-        description, errors = Path(folder) / "robot.json", Path(folder) / "stderr.txt"
-        description.write_text(json.dumps(spec.to_dict()), encoding="utf-8")
-        arguments = ["--robot", str(description), "--directory", str(directory or folder), "--seed", str(seed)]
-        with open(errors, "wb") as stderr:
-            # Its own session: Ctrl-C is for the controller, which still needs the robot while it stops softly.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "robots.simulator", *arguments],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-            )  # fmt: skip
-        try:
-            yield _address(process, errors)
-        finally:
-            process.communicate()
-            if process.returncode != 0:
-                click.echo(
-                    f"gcl: the simulator ended with exit code {process.returncode}: {_last_line(errors)}", err=True
-                )
-
-
-def _address(process: subprocess.Popen[bytes], errors: Path) -> str:
-    """HOST:PORT, once the simulator is ready."""
-    import selectors
-
-    from robots.backend import BackendError
-
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        line = process.stdout.readline() if selector.select(_START_SECONDS) else b""
-    try:
-        ready = json.loads(line)
-        return f"{ready['host']}:{ready['port']}"
-    except (ValueError, KeyError, TypeError) as error:
-        process.kill()
-        process.wait()
-        raise BackendError(f"the simulator did not start: {_last_line(errors) or f'it said {line!r}'}") from error
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
-
-
-def _tell_dry_run(loaded: Bundle, policy: OnnxPolicy, inference: LatencySummary, as_json: bool) -> None:
-    manifest = loaded.manifest
-    facts = {
-        "bundle": str(loaded.path), "robot": loaded.spec.name, "spec_sha256": manifest.spec_sha256,
-        "control_dt": manifest.control_dt, "created_utc": manifest.created_utc, "provider": policy.provider,
-        "parity_vectors": manifest.parity_vectors, "parity_tolerance": manifest.parity_tolerance,
-        "inference": dataclasses.asdict(inference),
-    }  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(facts))
-        return
-    click.echo(f"{loaded.path}: whole, for {loaded.spec.name} at {1 / manifest.control_dt:g} Hz; nothing was driven")
-    click.echo(f"{manifest.parity_vectors} parity vectors agree within {manifest.parity_tolerance:g} on this machine")
-    click.echo(f"one inference takes {'/'.join(_micros(inference))} us (p50/p99/p99.9/max, {policy.provider})")
-
-
-def _show(report: LoopReport, inference: LatencySummary) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"ended by {report.ended_by} after {report.seconds:.2f} s", show_header=False)
-    table.add_row("rate", f"{report.rate_hz:.2f} Hz of {report.target_hz:g} Hz")
-    table.add_row("deadlines missed", f"{report.misses} of {report.ticks} ticks; {report.skipped} periods skipped")
-    if report.stale_readings:
-        table.add_row("repeated readings", str(report.stale_readings))
-    reward = report.reward
-    if reward is not None and reward.steps:
-        table.add_row("learned reward a step", f"mean {reward.mean:.3g}; the demos' median is {reward.demo_median:.3g}")
-        table.add_row("below the demos'", f"{reward.below_fraction:.1%} of steps, {reward.warnings} warnings")
-    for wish, answer in report.granted.items():
-        table.add_row(wish, answer)
-    for fault in report.faults:
-        table.add_row("[red]fault[/red]", f"{fault.reason}: {fault.detail}")
-    if not report.faults:
-        table.add_row("faults", "none")
-    if report.log_path is not None:
-        table.add_row("flight log", str(report.log_path))
-    latencies = Table("latency [us]", "p50", "p99", "p99.9", "max")
-    for label, latency in (
-        ("one inference alone", inference),
-        ("reading to command", report.compute),
-        ("whole tick", report.tick),
-        ("woken after the deadline", report.wake),
-    ):
-        latencies.add_row(label, *_micros(latency))
-    console = Console()
-    console.print(table)
-    console.print(latencies)
-
-
-def _micros(latency: LatencySummary) -> list[str]:
-    return [f"{value:.0f}" for value in (latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us)]
-
-
-def _finite(data: Any) -> Any:
-    """NaN and infinity are not JSON; None is."""
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

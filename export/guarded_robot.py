@@ -1,0 +1,117 @@
+"""GuardedRobot: a robot's end of the cable with a watchdog and a safety layer of its own.
+
+It is the second of two layers: the controller's knows the policy and stops softly; this one knows only the robot, and
+acts when the controller is killed, stuck, starved, or wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from export.safety import Fault, SafetyLayer
+from robots.backend import Backend, BackendError, SensorReading, check_command
+from robots.datagram import COMMAND, RESET, Message
+from robots.server import RobotServer
+
+
+class GuardedRobot(RobotServer):
+    """Obeys its driver while that speaks in time, else holds or damps the robot; a fault latches until a reset."""
+
+    def __init__(self, backend: Backend, key: bytes = b"", now: Callable[[], int] = time.monotonic_ns) -> None:
+        """Takes the backend over.
+
+        Args:
+            backend: The robot.
+            key: What datagrams are sealed with; empty for a checksum only.
+            now: Monotonic clock [ns].
+        """
+        super().__init__(backend, key)
+        spec = backend.spec
+        # The controller blends in and out; here commands are only bounded, so that both layers put out the same.
+        self.safety = SafetyLayer(spec, dataclasses.replace(spec.safety, soft_start_seconds=0.0))
+        self.running = False  # between a reset and a farewell
+        self.events: list[Fault] = []  # what made it act, oldest first; whoever serves takes them out
+        self._now = now
+        self._period_ns = round(spec.control_dt * 1e9)
+        self._patience_ns = max(round(spec.safety.watchdog_seconds * 1e9), 3 * self._period_ns)
+        self._commanded_ns = 0
+        self._hold_ns = 0  # when the next command of our own is due
+        self._leave_ns: int | None = None  # when a robot that was left to us has been held for long enough
+        self._nothing = np.zeros(spec.act_dim)
+
+    @property
+    def due_ns(self) -> int | None:
+        """[ns] when `watch` wants to be called, at the latest; None while nobody drives."""
+        if not self.running:
+            return None
+        return self._commanded_ns + self._patience_ns if self.safety.fault is None else self._hold_ns
+
+    def obey(self, message: Message) -> SensorReading:
+        """Bounds and passes on a command; after a fault only a reset is obeyed."""
+        if message.kind == RESET:
+            reading = super().obey(message)
+            now = self._now()
+            self.running, self._commanded_ns, self._leave_ns = True, now, None
+            if not self.safety.arm(reading, now):
+                self._acted()
+            return reading
+        if message.kind != COMMAND:
+            return super().obey(message)
+        if not self.running:
+            raise BackendError("step before reset")
+        check_command(self.backend.spec, message.payload)
+        if self.safety.fault is not None:
+            raise BackendError(f"{self.safety.fault.reason}: {self.safety.fault.detail}; it obeys again after a reset")
+        reading = self.backend.step(self.safety.limit(message.payload))
+        self._commanded_ns = self._now()
+        if not self.safety.check_reading(reading, self._commanded_ns):
+            self._acted()
+        return reading
+
+    def watch(self) -> None:
+        """Trips when a command is overdue, and after a fault holds or damps the robot once a control period."""
+        if not self.running:
+            return
+        now = self._now()
+        silent_ns = now - self._commanded_ns
+        if self.safety.fault is None and silent_ns > self._patience_ns:
+            self.trip("controller_silent", f"no command for {silent_ns / 1e6:.0f} ms")
+        if self.safety.fault is None or now < self._hold_ns:
+            return
+        if self._leave_ns is not None and now >= self._leave_ns:
+            self.running = False
+            return
+        # After a pause of this process, one command is due and not all that were missed.
+        self._hold_ns = max(self._hold_ns + self._period_ns, now)
+        try:
+            self.safety.check_reading(self.backend.step(self.safety.limit(self._nothing)), now)
+        except BackendError as error:
+            self.running = False
+            self.events.append(Fault("robot_lost", str(error), now))
+
+    def trip(self, reason: str, detail: str) -> None:
+        """Takes over from the controller, if it drives and nothing else has happened before.
+
+        Args:
+            reason: A short name.
+            detail: One line for a person.
+        """
+        if self.running and self.safety.fault is None:
+            self.safety.trip(reason, detail, self._now())
+            self._acted()
+
+    def released(self) -> None:
+        """The driver said goodbye: it brought the robot to rest, or left it to us because of a fault."""
+        if self.safety.fault is None:
+            self.running = False
+        else:
+            self._leave_ns = self._now() + round(self.safety.config.fault_seconds * 1e9)
+
+    def _acted(self) -> None:
+        if self.safety.fault is not None:
+            self.events.append(self.safety.fault)
+            self._hold_ns = self._now()

@@ -1,0 +1,191 @@
+"""The guardian: a process that owns the robot, obeys the controller while it speaks in time, else stops the robot.
+
+    python -m export.guardian --robot robot.json --backend sim
+
+It is small and does nothing else, in a process of its own: a controller that is killed leaves the robot with somebody
+who holds or damps it. It prints one JSON line when it is ready. When its standard input closes it brings the robot to
+rest, closes it, and ends; so it never outlives its purpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from export.guarded_robot import GuardedRobot
+from export.real_time import RealTimeOptions, left_alone
+from export.safety import Fault
+from robots.backend import BackendError
+from robots.datagram import LARGEST
+from robots.open_backend import BACKENDS, open_backend
+from robots.robot_yaml import read_spec
+from robots.spec import ToolkitError
+from robots.udp import is_loopback
+
+_MOST_KEY = 64  # bytes
+
+
+def serve(
+    robot: GuardedRobot, sock: socket.socket, lifeline: int, tell: Callable[[Fault], None], wake: int | None = None
+) -> None:
+    """Answers and watches until the lifeline closes or a signal comes; a robot in motion is then held for a while.
+
+    Args:
+        robot: What answers.
+        sock: A bound UDP socket.
+        lifeline: File descriptor, such as standard input, whose end is ours.
+        tell: Takes each thing that made the robot's side act; must not block.
+        wake: File descriptor that can be read once a signal came; its word is our end, too.
+
+    Raises:
+        BackendError: The lifeline is a file, whose end nobody could tell.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        try:
+            selector.register(lifeline, selectors.EVENT_READ)
+        except (PermissionError, ValueError) as error:
+            raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends") from error
+        if wake is not None:
+            selector.register(wake, selectors.EVENT_READ)
+        leave_ns: int | None = None
+        while leave_ns is None or (robot.running and time.monotonic_ns() < leave_ns):
+            due = robot.due_ns
+            for key, _ in selector.select(None if due is None else max(due - time.monotonic_ns(), 0) * 1e-9):
+                if key.fileobj is sock:
+                    _answer(robot, sock)
+                elif key.fd == wake or not os.read(lifeline, 4096):
+                    selector.unregister(key.fileobj)
+                    robot.trip("controller_lost", "it ended without saying goodbye")
+                    leave_ns = time.monotonic_ns() + round(robot.backend.spec.safety.fault_seconds * 1e9)
+            robot.watch()
+            while robot.events:
+                tell(robot.events.pop(0))
+
+
+def _answer(robot: GuardedRobot, sock: socket.socket) -> None:
+    try:
+        datagram, peer = sock.recvfrom(LARGEST)
+        answer = robot.answer(datagram, peer)
+        if answer is not None:
+            sock.sendto(answer, peer)
+    except OSError as error:
+        # The cable is out or its buffer full: the controller will not hear, and the watchdog is there for just that.
+        robot.events.append(Fault("network", str(error), time.monotonic_ns()))
+
+
+class _EventWriter:
+    """Writes events as JSON lines from a thread: a slow or full disk must not stop who holds the robot."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._queue: queue.SimpleQueue[Fault | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def tell(self, event: Fault) -> None:
+        self._queue.put(event)
+
+    def finish(self) -> None:
+        """Waits for the disk, but not for ever."""
+        self._queue.put(None)
+        self._thread.join(2.0)
+
+    def _write(self) -> None:
+        while (event := self._queue.get()) is not None:
+            line = json.dumps({"utc": time.time(), **dataclasses.asdict(event)})
+            try:
+                print(f"guardian: {event.reason}: {event.detail}", file=sys.stderr, flush=True)
+                if self._path is not None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    with open(self._path, "a", encoding="utf-8") as file:
+                        file.write(line + "\n")
+            except OSError as error:
+                # The robot is held all the same; who reads the exit code learns that the record is not whole.
+                self.failed: OSError | None = error
+
+    failed = None
+
+
+def _key(options: argparse.Namespace) -> bytes:
+    if options.key is not None:
+        raw = options.key.read_bytes()
+    elif options.key_on_stdin:
+        raw = bytes.fromhex(sys.stdin.readline().strip())
+    else:
+        return b""
+    if not 16 <= len(raw) <= _MOST_KEY:
+        raise BackendError(f"a key of {len(raw)} bytes; legal are 16 to {_MOST_KEY}")
+    return raw
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export.guardian", description="Owns a robot and guards it.")
+    parser.add_argument("--robot", required=True, help="name, robot.yaml, or .json with a bundle's spec")
+    parser.add_argument("--directory", type=Path, help="for a .json: where its model file lies")
+    parser.add_argument("--backend", choices=BACKENDS, default="sim", help="what drives the robot")
+    parser.add_argument("--hardware", type=Path, help="how this very robot is wired")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one, which the line printed tells")
+    parser.add_argument("--seed", type=int, default=0, help="how a simulated robot's episodes begin")
+    parser.add_argument("--events", type=Path, help="file that gets a JSON line whenever the guardian acts")
+    parser.add_argument("--allow-remote", action="store_true", help="listen to other machines; needs a key")
+    parser.add_argument("--key", type=Path, help="file with 16 to 64 bytes that the controller knows, too")
+    parser.add_argument("--key-on-stdin", action="store_true", help="the key comes as a line of hex on standard input")
+    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    options = _parser().parse_args()
+    try:
+        key = _key(options)
+        if not is_loopback(options.host) and not (options.allow_remote and key):
+            raise BackendError(f"{options.host} can be reached from other machines; give --allow-remote and --key")
+        spec = read_spec(options.robot, options.directory)
+        with (
+            open_backend(options.backend, spec, seed=options.seed, hardware=options.hardware) as backend,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        ):
+            try:
+                sock.bind((options.host, options.port))
+            except (OSError, OverflowError) as error:
+                raise BackendError(f"cannot listen on {options.host}:{options.port}: {error}") from error
+            _guard(GuardedRobot(backend, key), sock, options)
+    except (ToolkitError, OSError, ValueError) as error:
+        print(f"export.guardian: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace) -> None:
+    spec, port = robot.backend.spec, sock.getsockname()[1]
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
+    writer = _EventWriter(options.events)
+    priority = RealTimeOptions(fifo_priority=60, lock_memory=True) if options.realtime else RealTimeOptions()
+    with woken, wake, left_alone(priority) as granted:
+        ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
+        print(json.dumps(ready | {"granted": granted}), flush=True)
+        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno())
+    writer.finish()
+    if robot.safety.fault is not None and robot.safety.fault.reason != "not_armed":
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The datagrams between a controller and a robot, one each way per control step.
+
+Little-endian:
+
+    magic "GCL1" | kind u8 | 3 zero bytes | request u32 | count u32 | spec 8 bytes | payload count x f64 | seal
+
+`spec` is the head of the robot description's SHA-256, so that a controller never drives another robot. The seal is over
+all bytes before it: their CRC-32 (4 bytes), which shows damage; or, where both ends share a key, their keyed BLAKE2b
+(16 bytes, RFC 7693), which nobody without the key can make. Each answer repeats the number of the request that it
+answers; a request that comes again is answered again and not obeyed again, so a lost datagram costs a moment and never
+a second step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from robots.spec import RobotSpec
+
+RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE = 1, 2, 3, 4, 5, 6
+_KINDS = (RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE)
+_MAGIC = b"GCL1"
+_HEADER = struct.Struct("<4sB3xII8s")
+_CRC = struct.Struct("<I")
+_TAG = 16  # bytes of a keyed seal
+LARGEST = 65_507  # bytes in the longest UDP datagram
+_MOST = (LARGEST - _HEADER.size - _TAG) // 8  # numbers that fit
+
+
+@dataclass(frozen=True)
+class Message:
+    """A datagram that came through undamaged and is meant for this robot."""
+
+    kind: int  # one of RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE
+    request: int  # number of the request; an answer carries that of its request
+    payload: np.ndarray  # (count,) float64: RESET [seed or -1], COMMAND the command, READING [sequence, *values],
+    # REFUSAL the characters of the reason
+
+
+def spec_mark(spec: RobotSpec) -> bytes:
+    """The 8 bytes by which both ends know that they speak of the same robot."""
+    return bytes.fromhex(spec.sha256)[:8]
+
+
+def refusal(request: int, reason: str) -> Message:
+    """The answer that a request was not obeyed.
+
+    Args:
+        request: Its number.
+        reason: One line; what is beyond 500 characters is cut off.
+
+    Returns:
+        The message.
+    """
+    return Message(REFUSAL, request, np.array([ord(c) for c in reason[:500]], dtype=np.float64))
+
+
+def encode(message: Message, mark: bytes, key: bytes = b"") -> bytes:
+    """Writes a datagram.
+
+    Args:
+        message: What to say.
+        mark: `spec_mark` of the robot.
+        key: At most 64 bytes that both ends share; empty for none.
+
+    Returns:
+        The bytes to send.
+    """
+    payload = np.ascontiguousarray(message.payload, dtype="<f8").tobytes()
+    body = _HEADER.pack(_MAGIC, message.kind, message.request, len(payload) // 8, mark) + payload
+    return body + _seal(body, key)
+
+
+def decode(datagram: bytes, mark: bytes, key: bytes = b"") -> Message | None:
+    """Reads a datagram.
+
+    Args:
+        datagram: Whatever arrived.
+        mark: `spec_mark` of the robot.
+        key: As for `encode`.
+
+    Returns:
+        The message, or None for anything damaged, forged, foreign or meant for another robot. Never raises.
+    """
+    seal = _TAG if key else _CRC.size
+    end = len(datagram) - seal
+    if end < _HEADER.size:
+        return None
+    magic, kind, request, count, found = _HEADER.unpack_from(datagram)
+    if magic != _MAGIC or kind not in _KINDS or found != mark or datagram[5:8] != b"\0\0\0":
+        return None
+    if count > _MOST or end != _HEADER.size + 8 * count:
+        return None
+    if not hmac.compare_digest(datagram[end:], _seal(datagram[:end], key)):
+        return None
+    # A copy: the datagram's own bytes are neither aligned nor writable.
+    return Message(kind, request, np.frombuffer(datagram, "<f8", count, _HEADER.size).astype(np.float64))
+
+
+def _seal(body: bytes, key: bytes) -> bytes:
+    if key:
+        return hashlib.blake2b(body, key=key, digest_size=_TAG).digest()
+    return _CRC.pack(zlib.crc32(body))

@@ -1,0 +1,109 @@
+"""The robot's end of the cable: answers a controller's datagrams with a backend, whichever that is."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from robots.backend import Backend, BackendError, SensorReading
+from robots.datagram import (
+    CLOSE,
+    COMMAND,
+    MEASURE,
+    READING,
+    RESET,
+    Message,
+    decode,
+    encode,
+    refusal,
+    spec_mark,
+)
+from robots.spec import ToolkitError
+
+SILENCE = 1.0  # [s] without a word from the driver before another may take over
+Peer = tuple[str, int]  # host, port
+
+
+class RobotServer:
+    """Obeys one driver, each request once and in order; knows nothing of sockets, so a test can hand it anything."""
+
+    def __init__(self, backend: Backend, key: bytes = b"") -> None:
+        """Takes the backend over; closing it is the caller's business.
+
+        Args:
+            backend: The robot.
+            key: What datagrams are sealed with; empty for a checksum only.
+        """
+        self.backend = backend
+        self.driver: Peer | None = None  # who drives; others are not listened to
+        self._mark, self._key = spec_mark(backend.spec), key
+        self._heard = 0.0  # [s] monotonic, when the driver last spoke
+        self._last: tuple[int, bytes] | None = None  # newest request and its answer
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
+        """Acts on one datagram.
+
+        Args:
+            datagram: Whatever arrived.
+            peer: From where.
+
+        Returns:
+            The bytes to send back, or None: what came was damaged, forged, foreign, older than what was obeyed before,
+            not from the driver, or a farewell.
+        """
+        message = decode(datagram, self._mark, self._key)
+        if message is None:
+            return None
+        now = time.monotonic()
+        if peer != self.driver:
+            # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent.
+            taken = self.driver is not None and now - self._heard < SILENCE
+            if taken or message.kind not in (RESET, MEASURE):
+                return None
+            self.driver, self._last = peer, None
+        self._heard = now
+        if self._last is not None:
+            ahead = (message.request - self._last[0]) % 2**32
+            if ahead == 0 and message.kind != CLOSE:
+                return self._last[1]  # asked twice, done once
+            if ahead >= 2**31:
+                return None  # overtaken on the way: what was newer has been obeyed
+        if message.kind == CLOSE:
+            self.driver = None
+            self.released()
+            return None
+        try:
+            reading = self.obey(message)
+        except ToolkitError as error:
+            answer = refusal(message.request, str(error))
+        else:
+            answer = Message(READING, message.request, np.array([reading.sequence, *reading.values]))
+        self._last = (message.request, encode(answer, self._mark, self._key))
+        return self._last[1]
+
+    def obey(self, message: Message) -> SensorReading:
+        """Does what an undamaged, new message of the driver asks for.
+
+        Args:
+            message: The message.
+
+        Returns:
+            The reading to answer with.
+
+        Raises:
+            ToolkitError: Refused; the reason is sent back.
+        """
+        if message.kind == RESET and message.payload.shape == (1,):
+            seed = message.payload[0]
+            if seed >= 0 and seed.is_integer():
+                self.backend.reseed(int(seed))
+            return self.backend.reset()
+        if message.kind == MEASURE:
+            return self.backend.measure()
+        if message.kind == COMMAND:
+            return self.backend.step(message.payload)
+        raise BackendError(f"a driver does not send messages of kind {message.kind}")
+
+    def released(self) -> None:
+        """The driver said goodbye."""

@@ -1,0 +1,176 @@
+"""The robot's own side: it holds or damps when its driver is silent or wrong, and obeys again only after a reset."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.guarded_robot import GuardedRobot
+from robots.backend import BackendError, SensorReading
+from robots.datagram import CLOSE, COMMAND, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
+from robots.mock import MockBackend
+from robots.safety_spec import SafetySpec
+from robots.spec import RobotSpec
+
+PEER = ("127.0.0.1", 1111)
+MS = 1_000_000  # [ns]
+
+
+class Clock:
+    """A monotonic clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.ns = time.monotonic_ns()  # the mock stamps its readings by the real one
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+class Bench:
+    """A guarded mock of the arm, its driver, and its clock; the arm's period is 5 ms, its watchdog 50 ms."""
+
+    def __init__(self, arm: RobotSpec, backend: type[MockBackend] = MockBackend, **safety: Any) -> None:
+        self.spec = dataclasses.replace(
+            arm, joint_limits=(), safety=SafetySpec(watchdog_seconds=0.05, stale_seconds=60.0, **safety)
+        )
+        self.clock, self.backend, self.request = Clock(), backend(self.spec), 0
+        self.robot = GuardedRobot(self.backend, now=self.clock)
+
+    def ask(self, kind: int, *payload: float) -> Message | None:
+        self.request += 1
+        mark = spec_mark(self.spec)
+        answer = self.robot.answer(encode(Message(kind, self.request, np.array(payload)), mark), PEER)
+        return None if answer is None else decode(answer, mark)
+
+    def wait(self, milliseconds: float) -> None:
+        """Lets time pass as the serving process would see it: it wakes when something is due."""
+        end = self.clock.ns + round(milliseconds * MS)
+        while (due := self.robot.due_ns) is not None and due < end:
+            self.clock.ns = max(due, self.clock.ns) + 1
+            self.robot.watch()
+        self.clock.ns = max(end, self.clock.ns)
+        self.robot.watch()
+
+
+@pytest.fixture
+def bench(arm: RobotSpec) -> Bench:
+    """A robot that is driven."""
+    made = Bench(arm)
+    made.ask(RESET, 0.0)
+    answer = made.ask(COMMAND, 0.2, 1.0, 0.5)
+    assert answer is not None and answer.kind == READING
+    return made
+
+
+def test_a_driver_in_time_is_obeyed(bench: Bench) -> None:
+    """Commands well before the watchdog's time are passed on, bounded, and nothing of our own is sent."""
+    for _ in range(20):
+        bench.wait(40.0)
+        assert bench.ask(COMMAND, 0.2, 99.0, 0.5).kind == READING  # type: ignore[union-attr]
+    assert bench.robot.safety.fault is None and bench.robot.events == []
+    assert len(bench.backend.commands) == 21
+    np.testing.assert_allclose(bench.backend.commands[-1], [0.2, 5.0, 0.5])  # the elbow's limit
+
+
+def test_a_silent_driver_loses_the_robot(bench: Bench) -> None:
+    """Within the watchdog's time plus one period positions are held and efforts and speeds are zero, every period."""
+    bench.wait(50.0 + 5.0)
+    (event,) = bench.robot.events
+    assert event.reason == "controller_silent" and "no command for 50 ms" in event.detail
+    assert 1 <= len(bench.backend.commands) - 1 <= 2
+    bench.wait(100.0)
+    held = bench.backend.commands[1:]
+    assert 18 <= len(held) <= 23
+    for command in held:
+        np.testing.assert_allclose(command, [bench.backend.commands[0][0], 0.0, 0.0])
+
+
+def test_after_the_watchdog_only_a_reset_is_obeyed(bench: Bench) -> None:
+    """A driver that comes back is refused with the reason, until it resets the robot."""
+    bench.wait(200.0)
+    before = len(bench.backend.commands)
+    refusal = bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    assert refusal is not None and refusal.kind == REFUSAL
+    assert "controller_silent" in "".join(chr(int(c)) for c in refusal.payload)
+    assert len(bench.backend.commands) == before
+    assert bench.ask(RESET, 0.0).kind == READING  # type: ignore[union-attr]
+    assert bench.ask(COMMAND, 0.2, 1.0, 0.5).kind == READING  # type: ignore[union-attr]
+    bench.wait(40.0)
+    assert len(bench.robot.events) == 1
+
+
+def test_a_farewell_is_no_silence(bench: Bench) -> None:
+    """A driver that said goodbye has stopped the robot itself: no watchdog."""
+    bench.ask(CLOSE)
+    assert bench.robot.due_ns is None
+    bench.wait(1000.0)
+    assert bench.robot.events == [] and len(bench.backend.commands) == 1
+
+
+def test_a_robot_that_was_left_with_a_fault_is_held_for_a_while(arm: RobotSpec) -> None:
+    """A driver that says goodbye after a fault leaves the robot to its guardian, who holds it and then lets it be."""
+    bench = Bench(arm, fault_seconds=0.2)
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    bench.wait(60.0)
+    bench.ask(CLOSE)
+    before = len(bench.backend.commands)
+    bench.wait(150.0)
+    assert bench.robot.running and len(bench.backend.commands) > before + 20
+    bench.wait(100.0)
+    assert not bench.robot.running and bench.robot.due_ns is None
+
+
+def test_what_the_robot_measures_is_checked_here_too(arm: RobotSpec) -> None:
+    """A NaN from a sensor stops the robot even if its driver goes on."""
+
+    class Broken(MockBackend):
+        def step(self, command: np.ndarray) -> SensorReading:
+            reading = super().step(command)
+            reading.values[1] = np.nan
+            return reading
+
+    bench = Bench(arm, Broken)
+    bench.ask(RESET, 0.0)
+    assert bench.ask(COMMAND, 0.2, 1.0, 0.5).kind == READING  # type: ignore[union-attr]
+    assert [event.reason for event in bench.robot.events] == ["nonfinite_reading"]
+    assert bench.ask(COMMAND, 0.2, 1.0, 0.5).kind == REFUSAL  # type: ignore[union-attr]
+
+
+def test_a_damped_robot_is_braked(arm: RobotSpec) -> None:
+    """With `damp`, what is sent after the driver fell silent is against the measured speed."""
+    bench = Bench(arm, on_fault="damp")
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.2, 4.0, 0.5)
+    bench.wait(60.0)
+    speed = bench.spec.channels.index("joint_vel/elbow")
+    braking = [command[1] for command in bench.backend.commands[1:]]
+    assert braking and bench.backend._last is not None
+    assert bench.backend._last.values[speed] * braking[-1] <= 0.0
+
+
+def test_a_robot_that_is_gone_is_told_once(arm: RobotSpec) -> None:
+    """If the robot cannot even be held, that is on record, and the guardian does not spin."""
+
+    class Gone(MockBackend):
+        def step(self, command: np.ndarray) -> SensorReading:
+            raise BackendError("the cable is out")
+
+    bench = Bench(arm, Gone)
+    bench.ask(RESET, 0.0)
+    bench.wait(500.0)
+    assert [event.reason for event in bench.robot.events] == ["controller_silent", "robot_lost"]
+    assert bench.robot.due_ns is None
+
+
+@pytest.mark.parametrize("payload", [[], [1.0], [np.nan] * 3, [np.inf, 0.0, 0.0], [0.0] * 4])
+def test_a_malformed_command_is_not_passed_on(bench: Bench, payload: list[float]) -> None:
+    """Wrong lengths and numbers that are none are refused; they trip nothing and feed no watchdog."""
+    assert bench.ask(COMMAND, *payload).kind == REFUSAL  # type: ignore[union-attr]
+    assert len(bench.backend.commands) == 1
+    bench.wait(48.0)
+    bench.ask(COMMAND, *payload)
+    bench.wait(8.0)
+    assert [event.reason for event in bench.robot.events] == ["controller_silent"]
