@@ -77,7 +77,7 @@ def test_each_of_the_three_must_hold(agreement: Agreement, change: dict, agrees:
 
 
 def test_standard_error_by_hand(agreement: Agreement) -> None:
-    """Differences of 1 and 3 at a mean of 100 have the mean 2, its standard error 1; of one episode there is none."""
+    """Differences of 1 and 3 at a mean of 100 have the mean 2 and its standard error 1; one episode has none."""
     found = agreement
     assert math.isnan(found.standard_error) and found.to_dict()["standard_error"] is None
     two = dataclasses.replace(

@@ -208,6 +208,7 @@ def _loop_options(
     return LoopOptions(
         spin_ns=1000 * options["spin"],
         box=box,
+        measure_first=options["hardware"] is not None,
         estop=estop,
         attended=options["attended"],
         swap=swap,
