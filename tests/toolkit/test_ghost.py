@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,10 +62,3 @@ def test_a_view_open_to_everybody_needs_leave() -> None:
     box.close()
     assert process.returncode == 2 and process.stdout == ""
     assert process.stderr.startswith("ghost: ") and process.stderr.count("\n") == 1
-
-
-def test_models_beside_the_description(tmp_path: Path) -> None:
-    """Without its model files a robot cannot be shown, which is one line, too."""
-    box = BlackBox.create(load_robot("cheetah-long") if False else load_robot("humanoid"), seconds=0.1)
-    assert box.spec.directory is not None
-    box.close()
