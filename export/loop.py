@@ -105,9 +105,10 @@ def run(
     step = ControlStep(spec, policy, safety, reward if monitor else None, monitor)
     box = options.box or BlackBox.create(spec, seconds=1.0)
     try:
-        return _drive(backend, step, safety, box, seconds, options)
+        report = _drive(backend, step, safety, box, seconds, options)
+        box.set_state(State.ENDED)  # not after an exception: then the controller is lost, and its flight is of interest
+        return report
     finally:
-        box.set_state(State.ENDED)
         if options.box is None:
             box.close()
 
