@@ -10,7 +10,7 @@ RUN pip install --no-cache-dir -c constraints.txt build \
 FROM python:3.11-slim AS robot
 COPY constraints.txt /opt/gcl/constraints.txt
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    pip install --no-cache-dir -c /opt/gcl/constraints.txt /dist/*.whl
+    pip install --no-cache-dir -c /opt/gcl/constraints.txt "$(ls /dist/*.whl)[serial,sign]"
 RUN useradd --create-home robot
 USER robot
 WORKDIR /home/robot

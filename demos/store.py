@@ -126,12 +126,13 @@ class DemoStore(StoreReader):
             self._lock.release()
             self._lock = None
 
-    def append(self, episode: Episode, excluded: bool | None = None) -> int:
+    def append(self, episode: Episode, excluded: bool | None = None, note: dict[str, Any] | None = None) -> int:
         """Saves an episode. When this returns, the episode is on the disk and stays there.
 
         Args:
             episode: What to save. If its journal is open, that one is removed after the commit.
             excluded: Keep it from being learned from; None excludes those interrupted.
+            note: JSON-ready facts about where it comes from, kept in the root attribute `notes` under its index.
 
         Returns:
             Its index.
@@ -144,6 +145,8 @@ class DemoStore(StoreReader):
         episode.check_robot(self.spec)
         try:
             commit = self._write(episode, episode.ended_by == "interrupted" if excluded is None else excluded)
+            if note is not None:
+                commit["notes"] = {**self.attributes.get("notes", {}), str(self.n_episodes): note}
             self._root.update_attributes(commit)
         except OSError as error:
             raise StoreError(

@@ -60,6 +60,9 @@ class Word(IntEnum):
     SAVE_REQUEST = 49  # counts the wishes for a flight log
     OBSERVER_HEARTBEAT_NS = 50  # [ns] monotonic clock
     OPERATOR_HEARTBEAT_NS = 51  # [ns] when a page that somebody watches last said so, 0 = never
+    # Written by the 3D view
+    GHOST_PORT = 56  # where its page is
+    GHOST_HEARTBEAT_NS = 57  # [ns] monotonic clock, 0 = never
 
 
 # Reason and detail of the fault: [bytes] where, [bytes] how much room, the word with the length

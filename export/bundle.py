@@ -5,6 +5,9 @@
   reward.onnx    observation, action -> reward, the learned reward
   parity.npz     inputs and what torch made of them, replayed on the robot's own CPU before it moves
   bundle.json    the manifest: robot spec, training settings, demos, SHA-256 and size of each file
+  bundle.sig     optional: who vouches for the manifest, and so for every file
+  policy.float16.onnx, policy.int8.onnx    optional: smaller copies of the policy
+Nothing else may lie in the folder: what nobody vouches for has no place beside what runs on a robot.
 """
 
 from __future__ import annotations
@@ -15,13 +18,27 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.manifest import FILE_NAMES, BundleError, BundleManifest, FileRecord, read_manifest, write_manifest
+from export.manifest import (
+    BundleError,
+    BundleManifest,
+    FileRecord,
+    expected_files,
+    read_manifest,
+    variant_file,
+    write_manifest,
+)
 from export.parity import ParityVectors, unpack_parity
+from export.signature import MAX_SIGNATURE, SIGNATURE_NAME, PublicKey, public_key_of, sign_manifest, verify_manifest
 from robots.spec import RobotSpec, spec_from_dict
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MANIFEST_NAME = "bundle.json"
 _MAX_MANIFEST = 16 * 2**20  # [byte]
@@ -36,6 +53,19 @@ class Bundle:
     policy_onnx: bytes = field(repr=False)
     reward_onnx: bytes = field(repr=False)
     parity: ParityVectors = field(repr=False)
+    variants: dict[str, bytes] = field(default_factory=dict, repr=False)  # smaller copies of the policy, by name
+    signed_by: PublicKey | None = None  # whose signature was checked; None = none was asked for
+
+    def policy_of(self, variant: str | None) -> bytes:
+        """The policy's file: the float32 one for None, else that of a variant; BundleError if there is none."""
+        if variant is None:
+            return self.policy_onnx
+        if variant not in self.variants:
+            legal = ", ".join(self.variants) or "none"
+            raise BundleError(
+                f"{self.path}: has no variant {variant!r}; it has {legal}: gcl export --variant {variant}"
+            )
+        return self.variants[variant]
 
     @cached_property
     def spec(self) -> RobotSpec:
@@ -43,7 +73,9 @@ class Bundle:
         return spec_from_dict(self.manifest.spec)
 
 
-def write_bundle_folder(path: str | Path, manifest: BundleManifest, contents: dict[str, bytes]) -> BundleManifest:
+def write_bundle_folder(
+    path: str | Path, manifest: BundleManifest, contents: dict[str, bytes], key: Ed25519PrivateKey | None = None
+) -> BundleManifest:
     """Writes a bundle so that at `path` there is, at any instant, a whole one or none.
 
     A bundle already there is replaced, and stays if that fails; anything else at `path` is refused. Replacing takes two
@@ -52,7 +84,8 @@ def write_bundle_folder(path: str | Path, manifest: BundleManifest, contents: di
     Args:
         path: The folder to make.
         manifest: The manifest; its `files` are filled in here.
-        contents: The bytes of each of FILE_NAMES.
+        contents: The bytes of each of `expected_files(manifest)`.
+        key: Signs it; None leaves it unsigned.
 
     Returns:
         The manifest as written.
@@ -62,16 +95,19 @@ def write_bundle_folder(path: str | Path, manifest: BundleManifest, contents: di
     """
     path = Path(path)
     refuse_foreign(path)
-    files = {name: FileRecord(hashlib.sha256(contents[name]).hexdigest(), len(contents[name])) for name in FILE_NAMES}
+    given = {name: contents[name] for name in expected_files(manifest)}
+    files = {name: FileRecord(hashlib.sha256(content).hexdigest(), len(content)) for name, content in given.items()}
     manifest = dataclasses.replace(manifest, files=files)
-    raw = write_manifest(manifest)
+    given[MANIFEST_NAME] = raw = write_manifest(manifest)
+    if key is not None:
+        given[SIGNATURE_NAME] = sign_manifest(raw, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             folder = staging / "new"
             folder.mkdir()
-            for name, content in [*contents.items(), (MANIFEST_NAME, raw)]:
+            for name, content in given.items():
                 _write_synced(folder / name, content)
             _sync_folder(folder)
             _put_in_place(folder, path, staging / "old")
@@ -97,18 +133,48 @@ def refuse_foreign(path: str | Path) -> None:
         raise BundleError(f"{path}: exists and is not a bundle; it is not overwritten: give another path")
 
 
-def read_bundle(path: str | Path) -> Bundle:
+def sign_bundle(path: str | Path, key: Ed25519PrivateKey) -> PublicKey:
+    """Signs a bundle that is whole; a signature already there is replaced.
+
+    Args:
+        path: The bundle's folder.
+        key: Who vouches for it.
+
+    Returns:
+        The public half of the key.
+
+    Raises:
+        BundleError: The bundle is damaged, or the signature cannot be written.
+    """
+    path = Path(path)
+    read_bundle(path)
+    signature = sign_manifest(_read_regular(path / MANIFEST_NAME, _MAX_MANIFEST), key)
+    # Written beside the folder, since a half-written file inside would make the bundle unreadable
+    partial = path.parent / f".{path.name}.{SIGNATURE_NAME}.{os.getpid()}"
+    try:
+        _write_synced(partial, signature)
+        os.replace(partial, path / SIGNATURE_NAME)
+        _sync_folder(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BundleError(f"{path / SIGNATURE_NAME}: cannot be written: {error.strerror or error}") from error
+    return public_key_of(key)
+
+
+def read_bundle(path: str | Path, trusted: Sequence[PublicKey] | None = None) -> Bundle:
     """Reads a bundle and checks every byte of it.
 
     Args:
         path: The bundle's folder.
+        trusted: Whose signature will do; None asks for none, and an empty sequence refuses everything.
 
     Returns:
         The bundle.
 
     Raises:
-        BundleError: Not a bundle, a newer format, or a file of it missing, truncated, changed, or not an ordinary file
-            inside the folder; sizes are compared before anything is read.
+        BundleError: Not a bundle, a newer format, unsigned or signed by someone else, a file of it missing, truncated,
+            changed, or not an ordinary file inside the folder, or one too many; sizes are compared before anything is
+            read.
     """
     path = Path(path)
     if not path.is_dir():
@@ -117,15 +183,38 @@ def read_bundle(path: str | Path) -> Bundle:
         )
     if not os.path.lexists(path / MANIFEST_NAME):
         raise BundleError(f"{path}: has no {MANIFEST_NAME}, so it is not a bundle that `gcl export` wrote")
-    manifest = read_manifest(_read_regular(path / MANIFEST_NAME, None), str(path / MANIFEST_NAME))
+    raw = _read_regular(path / MANIFEST_NAME, _MAX_MANIFEST)
+    # Before anything in the manifest is looked at: a parser need not face what nobody vouches for
+    signed_by = None if trusted is None else _signer(path, raw, trusted)
+    manifest = read_manifest(raw, str(path / MANIFEST_NAME))
+    _refuse_strays(path, manifest)
     contents = {name: _read_regular(path / name, record) for name, record in manifest.files.items()}
     parity = unpack_parity(contents["parity.npz"], manifest, str(path / "parity.npz"))
-    return Bundle(path, manifest, contents["policy.onnx"], contents["reward.onnx"], parity)
+    variants = {name: contents[variant_file(name)] for name in manifest.variants}
+    return Bundle(path, manifest, contents["policy.onnx"], contents["reward.onnx"], parity, variants, signed_by)
 
 
-def _read_regular(path: Path, record: FileRecord | None) -> bytes:
-    """Reads one ordinary file whole; `record` says what it must be, None bounds it as a manifest."""
-    limit = _MAX_MANIFEST if record is None else record.size
+def _signer(path: Path, manifest: bytes, trusted: Sequence[PublicKey]) -> PublicKey:
+    if not os.path.lexists(path / SIGNATURE_NAME):
+        names = ", ".join(key.key_id[:12] for key in trusted) or "none"
+        raise BundleError(f"{path}: is unsigned, and only bundles signed by a trusted key will do; trusted: {names}")
+    return verify_manifest(manifest, _read_regular(path / SIGNATURE_NAME, MAX_SIGNATURE), trusted, str(path))
+
+
+def _refuse_strays(path: Path, manifest: BundleManifest) -> None:
+    try:
+        there = set(os.listdir(path))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be listed: {error.strerror or error}") from error
+    strays = sorted(there - {*manifest.files, MANIFEST_NAME, SIGNATURE_NAME})
+    if strays:
+        raise BundleError(f"{path}: holds {', '.join(strays[:5])}, which the manifest does not list: take it out")
+
+
+def _read_regular(path: Path, expected: FileRecord | int) -> bytes:
+    """Reads one ordinary file whole; `expected` says what it must be, or how large it may be [byte]."""
+    record = None if isinstance(expected, int) else expected
+    limit = expected if isinstance(expected, int) else expected.size
     try:
         # Not following a link keeps the bundle self-contained; not blocking keeps a named pipe from hanging the robot.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -134,6 +134,25 @@ class LatencyHistogram:
         edge = self._max_ns / 1000 if i == len(self._counts) - 1 else float(i + 1)
         return min(edge, self._max_ns / 1000)
 
+    def counts_below(self, edges_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many durations were shorter than each of some edges: what a histogram of any coarseness is made of.
+
+        Args:
+            edges_us: (n,) int [us], increasing; those beyond the bins are left out.
+
+        Returns:
+            The edges (m,) [us], and (m,) int64 how many durations were below each.
+        """
+        edges = edges_us[(edges_us > 0) & (edges_us < len(self._counts))]
+        return edges, np.cumsum(self._counts)[edges - 1]
+
+    @property
+    def sum_us(self) -> float:
+        """[us] of all durations, each taken from the middle of its bin; the longest from the greatest."""
+        middles = np.arange(len(self._counts)) + 0.5
+        middles[-1] = self._max_ns / 1000
+        return float(self._counts @ middles)
+
     def summary(self) -> LatencySummary:
         """The usual quantiles."""
         p50, p99, p999 = (self.quantile_us(p) for p in (0.5, 0.99, 0.999))

@@ -49,9 +49,9 @@ class ControlStep:
             reward: Scored where there is a monitor.
             monitor: What the scores go to.
         """
-        self._spec, self._policy, self._safety, self._reward, self.monitor = spec, policy, safety, reward, monitor
+        self.spec, self._policy, self._safety, self._reward, self.monitor = spec, policy, safety, reward, monitor
         self._observe, self._map = ObservationMap(spec), CommandMap(spec)
-        self.observation, self._next = _buffer(policy, spec), np.zeros(spec.obs_dim)
+        self.observation, self._next = _fresh_buffer(policy, spec), np.zeros(spec.obs_dim)
         self.wanted = safety.limits.rest.copy()  # what the policy last wanted
         self._applied = np.zeros(spec.act_dim)
         self._scored = False
@@ -83,7 +83,7 @@ class ControlStep:
             successor: Loaded and checked, for the same robot.
         """
         self._policy, self._reward, self.monitor = successor.policy, successor.reward, successor.monitor
-        self.observation = _buffer(successor.policy, self._spec)
+        self.observation = _fresh_buffer(successor.policy, self.spec)
         self.swaps += 1
 
     def command(self, reading: SensorReading, now_ns: int) -> np.ndarray:
@@ -128,7 +128,13 @@ class ControlStep:
             self._safety.trip(reason, detail, now_ns)
 
 
-def _buffer(policy: Policy, spec: RobotSpec) -> np.ndarray:
-    """Where an observation is assembled: where the policy reads it, if it lets us; what is not copied costs nothing."""
+def _fresh_buffer(policy: Policy, spec: RobotSpec) -> np.ndarray:
+    """Where an observation is assembled: where the policy reads it, if it lets us; what is not copied costs nothing.
+
+    A policy that remembers begins with nothing to remember.
+    """
+    reset = getattr(policy, "reset", None)
+    if reset is not None:
+        reset()
     own = getattr(policy, "observation_buffer", None)
     return np.zeros(spec.obs_dim) if own is None else own

@@ -31,6 +31,8 @@ class Status:
     save_request: int  # wishes for a flight log so far
     observer_heartbeat_ns: int  # [ns] monotonic clock, 0 = never
     operator_heartbeat_ns: int  # [ns] monotonic clock, 0 = nobody watched yet
+    ghost_port: int  # of the 3D view's page
+    ghost_heartbeat_ns: int  # [ns] monotonic clock, 0 = there is no 3D view
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,6 +92,8 @@ def read_status(words: memoryview, floats: memoryview[float], fault: Fault | Non
         save_request=words[Word.SAVE_REQUEST],
         observer_heartbeat_ns=words[Word.OBSERVER_HEARTBEAT_NS],
         operator_heartbeat_ns=words[Word.OPERATOR_HEARTBEAT_NS],
+        ghost_port=words[Word.GHOST_PORT],
+        ghost_heartbeat_ns=words[Word.GHOST_HEARTBEAT_NS],
     )
 
 

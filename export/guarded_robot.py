@@ -40,6 +40,7 @@ class GuardedRobot(RobotServer):
         self._patience_ns = max(round(spec.safety.watchdog_seconds * 1e9), 3 * self._period_ns)
         self._commanded_ns = 0
         self._hold_ns = 0  # when the next command of our own is due
+        self._leave_ns: int | None = None  # when a robot that was left to us has been held for long enough
         self._nothing = np.zeros(spec.act_dim)
 
     @property
@@ -54,7 +55,7 @@ class GuardedRobot(RobotServer):
         if message.kind == RESET:
             reading = super().obey(message)
             now = self._now()
-            self.running, self._commanded_ns = True, now
+            self.running, self._commanded_ns, self._leave_ns = True, now, None
             if not self.safety.arm(reading, now):
                 self._acted()
             return reading
@@ -81,6 +82,9 @@ class GuardedRobot(RobotServer):
             self.trip("controller_silent", f"no command for {silent_ns / 1e6:.0f} ms")
         if self.safety.fault is None or now < self._hold_ns:
             return
+        if self._leave_ns is not None and now >= self._leave_ns:
+            self.running = False
+            return
         # After a pause of this process, one command is due and not all that were missed.
         self._hold_ns = max(self._hold_ns + self._period_ns, now)
         try:
@@ -101,8 +105,11 @@ class GuardedRobot(RobotServer):
             self._acted()
 
     def released(self) -> None:
-        """The controller brought the robot to rest and said goodbye."""
-        self.running = False
+        """The driver said goodbye: it brought the robot to rest, or left it to us because of a fault."""
+        if self.safety.fault is None:
+            self.running = False
+        else:
+            self._leave_ns = self._now() + round(self.safety.config.fault_seconds * 1e9)
 
     def _acted(self) -> None:
         if self.safety.fault is not None:

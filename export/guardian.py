@@ -36,34 +36,36 @@ from robots.udp import is_loopback
 _MOST_KEY = 64  # bytes
 
 
-def serve(robot: GuardedRobot, sock: socket.socket, ends: list[int], tell: Callable[[Fault], None]) -> None:
-    """Answers and watches until one of the lifelines closes or speaks, then holds the robot for its `fault_seconds`.
+def serve(
+    robot: GuardedRobot, sock: socket.socket, lifeline: int, tell: Callable[[Fault], None], wake: int | None = None
+) -> None:
+    """Answers and watches until the lifeline closes or a signal comes; a robot in motion is then held for a while.
 
     Args:
         robot: What answers.
         sock: A bound UDP socket.
-        ends: File descriptors, such as standard input, whose end is ours.
+        lifeline: File descriptor, such as standard input, whose end is ours.
         tell: Takes each thing that made the robot's side act; must not block.
+        wake: File descriptor that can be read once a signal came; its word is our end, too.
 
     Raises:
-        BackendError: A lifeline is a file, whose end nobody could tell.
+        BackendError: The lifeline is a file, whose end nobody could tell.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         try:
-            for descriptor in ends:
-                selector.register(descriptor, selectors.EVENT_READ)
+            selector.register(lifeline, selectors.EVENT_READ)
         except (PermissionError, ValueError) as error:
-            raise BackendError(
-                "standard input must be a pipe or a terminal: its end is how the guardian ends"
-            ) from error
+            raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends") from error
+        if wake is not None:
+            selector.register(wake, selectors.EVENT_READ)
         leave_ns: int | None = None
         while leave_ns is None or (robot.running and time.monotonic_ns() < leave_ns):
             due = robot.due_ns
             for key, _ in selector.select(None if due is None else max(due - time.monotonic_ns(), 0) * 1e-9):
                 if key.fileobj is sock:
                     _answer(robot, sock)
-                elif leave_ns is None and _closed(key.fd):
+                elif key.fd == wake or not os.read(lifeline, 4096):
                     selector.unregister(key.fileobj)
                     robot.trip("controller_lost", "it ended without saying goodbye")
                     leave_ns = time.monotonic_ns() + round(robot.backend.spec.safety.fault_seconds * 1e9)
@@ -81,11 +83,6 @@ def _answer(robot: GuardedRobot, sock: socket.socket) -> None:
     except OSError as error:
         # The cable is out or its buffer full: the controller will not hear, and the watchdog is there for just that.
         robot.events.append(Fault("network", str(error), time.monotonic_ns()))
-
-
-def _closed(descriptor: int) -> bool:
-    """Whether a lifeline ended; a wake-up by a signal counts as one, text on standard input does not."""
-    return descriptor != sys.stdin.fileno() or not os.read(descriptor, 4096)
 
 
 class _EventWriter:
@@ -184,7 +181,7 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     with woken, wake, left_alone(priority) as granted:
         ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
         print(json.dumps(ready | {"granted": granted}), flush=True)
-        serve(robot, sock, [sys.stdin.fileno(), woken.fileno()], writer.tell)
+        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno())
     writer.finish()
     if robot.safety.fault is not None and robot.safety.fault.reason != "not_armed":
         sys.exit(3)

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from export.black_box import BlackBox
 from export.black_box_layout import Flag, State, StopRequest
@@ -16,7 +20,7 @@ from export.hot_swap import HotSwap
 from export.monitor import RewardMonitor, RewardReport
 from export.real_time import RealTimeOptions, StopFlag, left_alone, stop_signals
 from export.safety import Fault, SafetyLayer
-from robots.backend import Backend, BackendError
+from robots.backend import Backend, BackendError, SensorReading
 from robots.spec import RobotSpec, ToolkitError
 
 
@@ -33,6 +37,9 @@ class LoopOptions:
 
     spin_ns: int = 0  # [ns] polled before each deadline instead of slept
     box: BlackBox | None = None  # gets every tick; None for a small one that nobody else reads
+    # The reading that a step returns is a period old when the next begins: a simulated robot measures at the end of its
+    # step, a real one right after it was sent its command. With this each tick begins with a look at the robot.
+    measure_first: bool = False
     estop: EStop | None = None  # may forbid the robot to move
     attended: bool = False  # somebody must watch the page; without their heartbeat the robot stops
     swap: HotSwap | None = None  # another bundle for the same robot may take over between two ticks
@@ -125,14 +132,10 @@ def _drive(
                 begin, clock.ticks, clock.misses, clock.skipped, safety.stale_readings, safety.blend, step.window_mean
             )
             outside.look(step, begin)
-            command = step.command(reading, begin)
+            measured = end.asked(reading, backend.measure) if options.measure_first else reading
+            command = step.command(measured, clock.now())
             ready = clock.now()
-            measured = reading
-            try:
-                reading = backend.step(command)
-            except BackendError as error:
-                safety.trip("backend_lost", str(error), ready)
-                end.robot_lost = True
+            reading = end.asked(measured, backend.step, command)
             step.score(reading, command, ready)
             done = clock.now()
             flags = step.flags | (Flag.MISSED if clock.miss_streak else 0)
@@ -215,15 +218,26 @@ class _Ending:
     def __init__(self, safety: SafetyLayer, ticks: int, fault_ticks: int) -> None:
         self._safety, self._ticks, self._fault_ticks = safety, ticks, fault_ticks
         self._last_tick: int | None = None
-        self.robot_lost = False  # nothing is left to hold
+        self._robot_lost = False  # nothing is left to hold
         self.reason = "time"
+
+    def asked(self, last: SensorReading, ask: Callable[..., SensorReading], *what: np.ndarray) -> SensorReading:
+        """The answer of a robot, or the last one when there is no robot any more, which is a fault."""
+        if self._robot_lost:
+            return last
+        try:
+            return ask(*what)
+        except BackendError as error:
+            self._safety.trip("backend_lost", str(error), time.monotonic_ns())
+            self._robot_lost = True
+            return last
 
     def reached(self, ticks: int, stop: StopFlag) -> bool:
         if self._safety.fault is not None:
             self.reason = "fault"
             if self._last_tick is None:
                 self._last_tick = ticks + self._fault_ticks
-            return self.robot_lost or ticks >= self._last_tick
+            return self._robot_lost or ticks >= self._last_tick
         if not self._safety.stopping and (ticks >= self._ticks or stop.reason is not None):
             self.reason = stop.reason or "time"
             self._safety.soft_stop()

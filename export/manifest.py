@@ -1,6 +1,7 @@
 """The manifest of a bundle: everything about it that is not a network, as one JSON that knows its own hash.
 
-The hashes catch damage and mix-ups, not an adversary: whoever can rewrite every file can also rewrite the hashes.
+The hashes catch damage and mix-ups, not an adversary: whoever can rewrite every file can also rewrite the hashes. A
+signature (`signature.py`) is what catches that.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 
 from robots.spec import RobotSpec, RobotSpecError, ToolkitError, spec_from_dict
 
-BUNDLE_FORMAT_VERSION = 1
+BUNDLE_FORMAT_VERSION = 2
+_SINCE_2 = ("variants", "parity_sequence")  # the fields that a bundle of format 1 does not have
 FILE_NAMES = ("policy.onnx", "reward.onnx", "parity.npz")
+VARIANTS = ("float16", "int8")  # smaller copies of the policy that a bundle may also hold
 REWARD_PROBABILITIES = (0.001, 0.01, 0.05, 0.5)  # the quantiles of the demos' per-step reward that the monitor may use
 MAX_FILE_SIZE = 512 * 2**20  # [byte]; a control policy is thousands of times smaller
+MAX_PARITY_VECTORS = 100_000  # replayed one by one before the robot moves
 
 
 class BundleError(ToolkitError):
@@ -30,6 +34,15 @@ class FileRecord:
 
     sha256: str  # hex
     size: int  # [byte]
+
+
+@dataclass(frozen=True)
+class VariantRecord:
+    """How far a smaller copy of the policy is from torch's float32, over the parity vectors at export."""
+
+    max_abs: float  # greatest |variant - torch| of an action element
+    p99: float  # 99th percentile of the same
+    tolerance: float  # greatest allowed, here and on the robot
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,9 @@ class BundleManifest:
     reward_inputs: tuple[str, ...]  # of observation, action, next_observation
     reward_quantiles: dict[str, float]  # probability as text ("0.01") -> quantile of the demos' per-step reward
     versions: dict[str, str]  # of gcl-toolkit, torch, onnx, onnxruntime, numpy at export
-    files: dict[str, FileRecord] = field(default_factory=dict)  # by name, exactly FILE_NAMES
+    files: dict[str, FileRecord] = field(default_factory=dict)  # by name, exactly `expected_files`
+    variants: dict[str, VariantRecord] = field(default_factory=dict)  # by name, of VARIANTS
+    parity_sequence: int = 1  # parity vectors in a row from one reset of the policy; 1 for a policy without memory
     format_version: int = BUNDLE_FORMAT_VERSION
 
 
@@ -68,7 +83,9 @@ def write_manifest(manifest: BundleManifest) -> bytes:
     Raises:
         BundleError: Something in it (a setting, say) is not JSON, or is NaN or infinite.
     """
-    data = {"format_version": manifest.format_version, **dataclasses.asdict(manifest)}
+    fields = dataclasses.asdict(manifest)
+    left_out = _SINCE_2 if manifest.format_version < 2 else ()
+    data = {"format_version": manifest.format_version, **{k: v for k, v in fields.items() if k not in left_out}}
     try:
         digest = hashlib.sha256(_dump(data)).hexdigest()
     except (TypeError, ValueError) as error:
@@ -135,17 +152,29 @@ def action_facts(
     )
 
 
+def variant_file(variant: str) -> str:
+    """Name of a variant's file in the bundle."""
+    return f"policy.{variant}.onnx"
+
+
+def expected_files(manifest: BundleManifest) -> tuple[str, ...]:
+    """The files that a bundle of this manifest has, beside the manifest and a signature."""
+    return (*FILE_NAMES, *(variant_file(name) for name in manifest.variants))
+
+
 def _dump(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _manifest_from_dict(data: dict[str, Any]) -> BundleManifest:
-    expected = {f.name for f in dataclasses.fields(BundleManifest)}
+    since = set(_SINCE_2) if data["format_version"] < 2 else set()
+    expected = {f.name for f in dataclasses.fields(BundleManifest)} - since
     if set(data) != expected:
         raise ValueError(f"missing {sorted(expected - set(data))}, unknown {sorted(set(data) - expected)}")
     lists = ("action_names", "action_units", "action_scale", "action_offset", "reward_inputs")
     files = {name: FileRecord(**record) for name, record in data["files"].items()}
-    return BundleManifest(**{**data, **{key: tuple(data[key]) for key in lists}, "files": files})
+    variants = {name: VariantRecord(**record) for name, record in data.get("variants", {}).items()}
+    return BundleManifest(**{**data, **{key: tuple(data[key]) for key in lists}, "files": files, "variants": variants})
 
 
 def _check_consistent(manifest: BundleManifest, where: str) -> None:
@@ -168,14 +197,33 @@ def _check_consistent(manifest: BundleManifest, where: str) -> None:
         raise BundleError(
             f"{where}: control_dt or action names, units, scale or offset differ from the robot spec inside"
         )
-    if set(manifest.files) != set(FILE_NAMES):
-        raise BundleError(f"{where}: lists the files {sorted(manifest.files)}; legal are exactly {sorted(FILE_NAMES)}")
-    for name, record in manifest.files.items():
-        if type(record.size) is not int or not 0 <= record.size <= MAX_FILE_SIZE:
-            raise BundleError(f"{where}: size of {name} is {record.size!r} bytes, legal are 0 to {MAX_FILE_SIZE}")
-    if not (math.isfinite(manifest.parity_tolerance) and manifest.parity_tolerance > 0):
-        raise BundleError(f"{where}: parity_tolerance {manifest.parity_tolerance!r} is not a positive number")
+    _check_files(manifest, where)
+    _check_parity_facts(manifest, where)
     if sorted(manifest.reward_quantiles) != sorted(str(p) for p in REWARD_PROBABILITIES):
         raise BundleError(
             f"{where}: reward quantiles {sorted(manifest.reward_quantiles)}; expected {REWARD_PROBABILITIES}"
         )
+
+
+def _check_files(manifest: BundleManifest, where: str) -> None:
+    unknown = set(manifest.variants) - set(VARIANTS)
+    if unknown:
+        raise BundleError(f"{where}: lists the variants {sorted(manifest.variants)}; legal are {list(VARIANTS)}")
+    expected = expected_files(manifest)
+    if set(manifest.files) != set(expected):
+        raise BundleError(f"{where}: lists the files {sorted(manifest.files)}; legal are exactly {sorted(expected)}")
+    for name, record in manifest.files.items():
+        if type(record.size) is not int or not 0 <= record.size <= MAX_FILE_SIZE:
+            raise BundleError(f"{where}: size of {name} is {record.size!r} bytes, legal are 0 to {MAX_FILE_SIZE}")
+
+
+def _check_parity_facts(manifest: BundleManifest, where: str) -> None:
+    tolerances = {"parity_tolerance": manifest.parity_tolerance}
+    tolerances |= {f"tolerance of {name}": record.tolerance for name, record in manifest.variants.items()}
+    for name, value in tolerances.items():
+        if not (math.isfinite(value) and value > 0):
+            raise BundleError(f"{where}: {name} {value!r} is not a positive number")
+    for name in ("parity_vectors", "parity_sequence"):
+        value = getattr(manifest, name)
+        if type(value) is not int or not 1 <= value <= MAX_PARITY_VECTORS:
+            raise BundleError(f"{where}: {name} is {value!r}, legal are 1 to {MAX_PARITY_VECTORS}")

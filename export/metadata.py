@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from export.manifest import BundleError
@@ -14,19 +15,48 @@ from robots.spec import ActionTerm, ObservationTerm, RobotSpec, RobotSpecError, 
 
 CONTRACT_KEY = "gcl.contract"
 CONTRACT_VERSION = 1
+MAX_HISTORY = 1000  # observations stacked in one input
 
 
-def policy_metadata(spec: RobotSpec, facts: Mapping[str, Any]) -> dict[str, str]:
+@dataclass(frozen=True)
+class PolicyMemory:
+    """What a policy remembers from one step to the next; by default nothing."""
+
+    history: int = (
+        1  # observations stacked in its input, oldest first, the first of an episode standing for those before
+    )
+    states: Mapping[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # name, such as "h" -> (layers, width); zero first
+
+    def contract(self) -> dict[str, Any]:
+        """What the lossless key says about it."""
+        return {
+            "history": self.history,
+            "history_rule": "observation holds the last `history`, oldest first; after a reset, the first repeated",
+            "states": {name: [layers, 1, width] for name, (layers, width) in self.states.items()},
+            "state_rule": "feed each <name>_out back as <name>_in on the next step; zeros after a reset",
+        }
+
+
+def policy_metadata(spec: RobotSpec, facts: Mapping[str, Any], memory: PolicyMemory | None = None) -> dict[str, str]:
     """Metadata of `policy.onnx`.
+
+    The customary `observation_terms_history_length` stays 0 for a policy with history: by custom one stacks term by
+    term, here whole observations, and who knows only the custom must fail on the length, not misread the input.
 
     Args:
         spec: The robot.
         facts: JSON-ready facts of the export for the lossless key: settings, demos, versions, ...
+        memory: What the policy remembers; None = nothing.
 
     Returns:
         ONNX metadata properties. `joint_*`, `default_joint_pos` and `action_scale` have one entry an action element,
         `observation_*` one a term; numbers are `repr(float)`, so `float()` gives back every bit.
     """
+    memory = memory or PolicyMemory()
+    inputs = ("observation", *(f"{name}_in" for name in memory.states))
+    kept = {} if memory == PolicyMemory() else memory.contract()
     return {
         "run_path": "local",
         "joint_names": ",".join(spec.action_names),
@@ -40,7 +70,7 @@ def policy_metadata(spec: RobotSpec, facts: Mapping[str, Any]) -> dict[str, str]
         "observation_terms_history_length": ",".join("0" for _ in spec.observation),
         "observation_terms_clip": ",".join("-inf;inf" for _ in spec.observation),
         "action_scale": _csv(term.scale for term in spec.action),
-        CONTRACT_KEY: _contract(spec, "policy", ("observation",), "action", facts),
+        CONTRACT_KEY: _contract(spec, "policy", inputs, "action", {**kept, **facts}),
     }
 
 
@@ -58,15 +88,15 @@ def reward_metadata(spec: RobotSpec, inputs: tuple[str, ...], facts: Mapping[str
     return {CONTRACT_KEY: _contract(spec, "reward", inputs, "reward", facts)}
 
 
-def spec_from_metadata(metadata: Mapping[str, str], where: str) -> RobotSpec:
-    """The robot an ONNX file was made for, bit for bit as it was at export.
+def contract_from_metadata(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The lossless key, parsed.
 
     Args:
         metadata: The file's metadata properties.
         where: Path for messages.
 
     Returns:
-        The spec.
+        The contract, of a version that this gcl reads.
 
     Raises:
         BundleError: No contract of ours inside, a newer one, or a damaged one.
@@ -76,14 +106,35 @@ def spec_from_metadata(metadata: Mapping[str, str], where: str) -> RobotSpec:
     try:
         contract = json.loads(metadata[CONTRACT_KEY])
         version = contract["version"]
-        if version != CONTRACT_VERSION:
-            raise BundleError(f"{where}: contract version {version!r}; this gcl reads {CONTRACT_VERSION}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"{where}: its {CONTRACT_KEY!r} metadata is damaged: {error}") from error
+    if version != CONTRACT_VERSION:
+        raise BundleError(f"{where}: contract version {version!r}; this gcl reads {CONTRACT_VERSION}")
+    return contract
+
+
+def spec_of(contract: Mapping[str, Any], where: str) -> RobotSpec:
+    """The robot a contract is for, bit for bit as it was at export; BundleError if that is damaged."""
+    try:
         spec, recorded = spec_from_dict(contract["spec"]), contract["spec_sha256"]
+        if spec.sha256 != recorded:
+            raise BundleError(f"{where}: robot spec hashes to {spec.sha256[:12]}, the contract says {recorded[:12]}")
     except (ValueError, KeyError, TypeError, RecursionError, RobotSpecError) as error:
         raise BundleError(f"{where}: its {CONTRACT_KEY!r} metadata is damaged: {error}") from error
-    if spec.sha256 != recorded:
-        raise BundleError(f"{where}: robot spec hashes to {spec.sha256[:12]}, the contract says {recorded[:12]}")
     return spec
+
+
+def history_of(contract: Mapping[str, Any], where: str) -> int:
+    """How many observations a policy's input stacks; BundleError if that is no such number."""
+    history = contract.get("history", 1)
+    if type(history) is not int or not 1 <= history <= MAX_HISTORY:
+        raise BundleError(f"{where}: history is {history!r}, legal are 1 to {MAX_HISTORY}")
+    return history
+
+
+def spec_from_metadata(metadata: Mapping[str, str], where: str) -> RobotSpec:
+    """The robot an ONNX file was made for; as `spec_of` its `contract_from_metadata`."""
+    return spec_of(contract_from_metadata(metadata, where), where)
 
 
 def _contract(spec: RobotSpec, role: str, inputs: tuple[str, ...], output: str, facts: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import struct
+import tokenize
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,13 @@ import numpy as np
 
 from export.manifest import BundleError, BundleManifest
 from robots.spec import spec_from_dict
+
+_OVERHEAD = 4096  # [byte] generous bound on what npy and zip add to one array
+# What zipfile and numpy's reader of headers raise for bytes that are not what they should be
+_DAMAGE = (
+    ValueError, KeyError, EOFError, OSError, RuntimeError, SyntaxError, MemoryError, zipfile.BadZipFile, struct.error,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ def pack_parity(vectors: ParityVectors) -> bytes:
 
 
 def unpack_parity(raw: bytes, manifest: BundleManifest, where: str) -> ParityVectors:
-    """Reads `parity.npz`, trusting nothing in it.
+    """Reads `parity.npz`, trusting nothing in it: what it says of its sizes is compared before anything is unpacked.
 
     Args:
         raw: The file's bytes.
@@ -57,27 +66,60 @@ def unpack_parity(raw: bytes, manifest: BundleManifest, where: str) -> ParityVec
         BundleError: Not such vectors.
     """
     shapes = _parity_shapes(manifest)
+    longest = sum(4 * math.prod(shape) + 2 * _OVERHEAD for shape in shapes.values())
+    if len(raw) > longest:
+        raise BundleError(f"{where}: {len(raw)} bytes, {manifest.parity_vectors} vectors take at most {longest}")
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             # Stored, not compressed: what unpacks can then be no larger than the file, whose size was bounded.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise BundleError(f"{where}: holds compressed data; a bundle's parity vectors are stored plain")
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            if names != set(shapes):
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if sorted(names) != sorted(shapes):
                 raise BundleError(f"{where}: holds {sorted(names)}, expected {sorted(shapes)}")
-            for name, shape in shapes.items():
-                if archive.getinfo(f"{name}.npy").file_size > 4 * math.prod(shape) + 4096:
-                    raise BundleError(f"{where}: {name} is larger than {shape} float32 can be")
-        with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in shapes}
-    except (ValueError, KeyError, EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
+            arrays = {name: _unpack_array(archive, name, shape, where) for name, shape in shapes.items()}
+    except _DAMAGE as error:
         raise BundleError(f"{where}: not readable as parity vectors: {error}") from error
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or arrays[name].dtype != np.float32 or not np.isfinite(arrays[name]).all():
-            raise BundleError(
-                f"{where}: {name} is {arrays[name].dtype} {arrays[name].shape}, expected finite float32 {shape}"
-            )
     return ParityVectors(**arrays)
+
+
+def stack_history(observation: np.ndarray, history: int, sequence: int) -> np.ndarray:
+    """What a policy of stacked observations is fed on each step: the last `history` of them, oldest first.
+
+    Args:
+        observation: (n, obs_dim) in order of time.
+        history: How many are stacked.
+        sequence: Steps from one reset to the next; after a reset the first observation stands for those before it.
+
+    Returns:
+        (n, history * obs_dim)
+    """
+    step = np.arange(len(observation))
+    first = step - step % sequence
+    rows = np.maximum(step[:, None] - np.arange(history - 1, -1, -1), first[:, None])  # (n, history)
+    return observation[rows].reshape(len(observation), -1)
+
+
+def _unpack_array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """One array; its header, which would decide how much memory is taken, is compared before its data are read."""
+    wanted = 4 * math.prod(shape)
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > wanted + _OVERHEAD:
+        raise BundleError(f"{where}: {name} is larger than {shape} float32 can be")
+    with archive.open(entry) as stream:
+        content = io.BytesIO(stream.read(wanted + _OVERHEAD))
+    if np.lib.format.read_magic(content) != (1, 0):
+        raise BundleError(f"{where}: {name} is of another npy version than 1.0")
+    there, fortran, dtype = np.lib.format.read_array_header_1_0(content)
+    if there != shape or fortran or dtype != np.dtype("<f4"):
+        raise BundleError(f"{where}: {name} is {dtype} {there}, expected finite float32 {shape}")
+    data = content.read()
+    if len(data) != wanted:
+        raise BundleError(f"{where}: {name} has {len(data)} bytes, {shape} float32 are {wanted}")
+    array = np.frombuffer(data, dtype="<f4").reshape(shape)
+    if not np.isfinite(array).all():
+        raise BundleError(f"{where}: {name} holds NaN or infinity, expected finite float32 {shape}")
+    return array
 
 
 def _parity_shapes(manifest: BundleManifest) -> dict[str, tuple[int, ...]]:

@@ -59,6 +59,10 @@ class SafetyLayer:
         self._lower, self._upper = self.limits.lower, self.limits.upper
         self._least, self._most = self.limits.legal_readings()
         self._legal = np.empty(self._num_channels)
+        self._tracked = np.flatnonzero(self.limits.holds_position & (self.limits.position_channel >= 0))
+        self._tracked_channel = self.limits.position_channel[self._tracked]
+        self._astray = 0  # ticks in a row in which a drive was not where it was sent
+        self._astray_ticks = max(1, round(self.config.tracking_seconds / spec.control_dt))
         tilt = self.config.tilt
         self._quaternion = None if tilt is None else [spec.channels.index(channel) for channel in tilt.quaternion]
         self._least_cos = -1.0 if tilt is None else math.cos(min(tilt.most, math.pi))
@@ -78,7 +82,7 @@ class SafetyLayer:
         Returns:
             Whether it is armed: False if this very reading trips it again, with `fault` saying why.
         """
-        self.fault, self.blend, self.stopping, self._sequence = None, 0.0, False, -1
+        self.fault, self.blend, self.stopping, self._sequence, self._astray = None, 0.0, False, -1, 0
         if not self.check_reading(reading, now_ns):
             return False
         self._sequence = -1  # the loop checks this very reading again, and must not take it for a repeated one
@@ -127,6 +131,8 @@ class SafetyLayer:
             self._check_limits(values, now_ns)
         if self._quaternion is not None:
             self._check_tilt(values, now_ns)
+        if self.config.tracking is not None and self._tracked.size:
+            self._check_tracking(values, self.config.tracking, now_ns)
         if self._damps:
             np.take(values, self.limits.velocity_channel, out=self._velocity, mode="clip")
         return self.fault is None
@@ -216,6 +222,17 @@ class SafetyLayer:
             name = limits.channel_names(limits.watched[first : first + 1])
             legal = f"[{limits.watched_lower[first]:g}, {limits.watched_upper[first]:g}]"
             self.trip(limits.watched_reason[first], f"{name} measured {watched[first]:g}, legal is {legal}", now_ns)
+
+    def _check_tracking(self, values: np.ndarray, most: float, now_ns: int) -> None:
+        """A drive that stays far from where it was sent is jammed, loose, or wired the wrong way round."""
+        error = np.abs(values[self._tracked_channel] - self._sent[self._tracked])
+        worst = int(error.argmax())
+        self._astray = self._astray + 1 if error[worst] > most else 0
+        if self._astray >= self._astray_ticks:
+            name = self.limits.channel_names(self._tracked_channel[worst : worst + 1])
+            self.trip(
+                "tracking_error", f"{name} is {error[worst]:.3g} from where it was sent, allowed {most:g}", now_ns
+            )
 
     def _check_tilt(self, values: np.ndarray, now_ns: int) -> None:
         """The z axis of the body in the world is (.., .., 1 - 2 (x^2 + y^2)) for a unit quaternion."""

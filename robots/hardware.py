@@ -140,6 +140,17 @@ class Wiring:
         out *= self._target_sign
         return out
 
+    def commands(self, targets: np.ndarray) -> np.ndarray:
+        """The commands that targets mean, the inverse of `targets`: what a driver really sent.
+
+        Args:
+            targets: (act_dim,) in the driver's raw SI units, in the order of `target_sources`.
+
+        Returns:
+            (act_dim,) SI units, as in `spec.action`.
+        """
+        return self._target_sign * targets + self._target_offset
+
 
 class _JointColumns:
     """Channels that joints give: where they go, where they come from, and with which sign and offset."""

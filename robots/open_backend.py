@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from robots.backend import Backend, BackendError
+from robots.hardware import DRIVERS, HardwareSpec
 from robots.spec import RobotSpec
 
-BACKENDS = ("sim", "mock")
+BACKENDS = ("sim", "mock", *DRIVERS)
+# What a missing module means to a person
+_BROUGHT_BY = {
+    "mujoco": "pip install 'gcl-toolkit[train]'",
+    "scservo_sdk": "pip install 'gcl-toolkit[serial]'",
+    "dynamixel_sdk": "pip install 'gcl-toolkit[serial]'",
+    "serial": "pip install 'gcl-toolkit[serial]'",
+    "cyclonedds": "pip install 'gcl-toolkit[ros2]'",
+    "lerobot": "give --driver-python, the Python of the environment in which LeRobot is installed",
+}
 
 
 def open_backend(kind: str, spec: RobotSpec, *, seed: int = 0, hardware: Path | None = None) -> Backend:
@@ -27,12 +37,38 @@ def open_backend(kind: str, spec: RobotSpec, *, seed: int = 0, hardware: Path | 
     """
     if kind not in BACKENDS:
         raise BackendError(f"no driver {kind!r}; legal are {', '.join(BACKENDS)}")
-    if kind == "mock":
-        from robots.mock import MockBackend
-
-        return MockBackend(spec, seed)
+    if (kind in DRIVERS) != (hardware is not None):
+        raise BackendError(f"driver {kind} needs a hardware.yaml" if kind in DRIVERS else f"{kind} has no hardware")
     try:
+        if hardware is not None:
+            from robots.hardware_yaml import read_hardware
+
+            return _open_driver(spec, read_hardware(hardware, spec), kind)
+        if kind == "mock":
+            from robots.mock import MockBackend
+
+            return MockBackend(spec, seed)
         from robots.sim import MujocoBackend
+
+        return MujocoBackend(spec, seed)
     except ModuleNotFoundError as error:
-        raise BackendError(f"{error.name} is not installed: pip install 'gcl-toolkit[train]'") from error
-    return MujocoBackend(spec, seed)
+        missing = (error.name or "").split(".")[0]
+        if missing not in _BROUGHT_BY:
+            raise
+        raise BackendError(f"{missing} is not installed here: {_BROUGHT_BY[missing]}") from error
+
+
+def _open_driver(spec: RobotSpec, hardware: HardwareSpec, kind: str) -> Backend:
+    if hardware.driver != kind:
+        raise BackendError(f"the hardware.yaml is of driver {hardware.driver}, --backend is {kind}")
+    if kind == "serial":
+        from robots.serial_bus import SerialBackend
+
+        return SerialBackend(spec, hardware)
+    if kind == "lerobot":
+        from robots.lerobot_robot import LerobotBackend
+
+        return LerobotBackend(spec, hardware)
+    from robots.ros2 import Ros2Backend
+
+    return Ros2Backend(spec, hardware)

@@ -52,6 +52,8 @@ class SafetySpec:
     fault_seconds: float = 1.0  # [s] the robot is held or damped after a fault before the loop ends
     miss_seconds: float = 0.5  # [s] of nothing but missed deadlines before that is a fault
     on_fault: str = "hold"  # "hold": positions as last sent, speeds and efforts zero | "damp": efforts -kd * velocity
+    tracking: float | None = None  # [rad | m] a position drive may be this far from where it was sent
+    tracking_seconds: float = 0.5  # [s] for which it must be farther before it is a fault: jammed, loose, or reversed
     watch: tuple[Watch, ...] = ()
     tilt: Tilt | None = None
     monitor: MonitorSpec = field(default_factory=MonitorSpec)

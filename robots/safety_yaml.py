@@ -29,9 +29,11 @@ def parse_safety(data: object, channels: Collection[str]) -> SafetySpec:
     }
     if seconds.get("watchdog_seconds") == 0.0:
         raise RobotSpecError("safety.watchdog_seconds: 0 would be no time at all; there is no way to switch it off")
+    tracking = given.get("tracking")
     return SafetySpec(
         **seconds,
         on_fault=_one_of(given.get("on_fault", "hold"), FAULT_RESPONSES, "safety.on_fault"),
+        tracking=None if tracking is None else number(tracking, "safety.tracking", above=0.0),
         watch=tuple(
             _watch(item, i, channels) for i, item in enumerate(sequence(given.get("watch", []), "safety.watch"))
         ),

@@ -134,12 +134,13 @@ class UdpBackend(Backend):
         check_command(self.spec, command)
         if self._wait_ns is None or self._newest is None:
             return self._ask(COMMAND, command, self._timeout)
-        self._newest = self._exchange(command, self._newest, self._wait_ns)
-        return self._newest
+        return self._exchange(COMMAND, command, self._newest, self._wait_ns)
 
     def measure(self) -> SensorReading:
-        """Asks for a reading and nothing else."""
-        return self._ask(MEASURE, np.empty(0), self._timeout)
+        """Asks for a reading and nothing else; in the loop it waits no longer than half of what a step may take."""
+        if self._wait_ns is None or self._newest is None or not self._running:
+            return self._ask(MEASURE, np.empty(0), self._reset_timeout)  # connecting to the robot may take a while
+        return self._exchange(MEASURE, np.empty(0), self._newest, self._wait_ns // 2)
 
     def close(self) -> None:
         """Tells the robot that nobody drives it any more. Closing twice is allowed."""
@@ -158,14 +159,14 @@ class UdpBackend(Backend):
             raise BackendError("the connection to the robot is closed")
         return self._socket
 
-    def _exchange(self, command: np.ndarray, newest: SensorReading, wait_ns: int) -> SensorReading:
-        """Sends a command and returns the newest reading there is when the answer came, or the waiting ended."""
+    def _exchange(self, kind: int, payload: np.ndarray, newest: SensorReading, wait_ns: int) -> SensorReading:
+        """Sends a request and returns the newest reading there is when the answer came, or the waiting ended."""
         sock = self._open_socket()
         self._request = (self._request + 1) % 2**32
         sent = time.monotonic_ns()
         self._sent_ns[self._request % _REMEMBERED] = sent
         try:
-            sock.send(encode(Message(COMMAND, self._request, command), self._mark, self._key))
+            sock.send(encode(Message(kind, self._request, payload), self._mark, self._key))
             while (left := sent + wait_ns - time.monotonic_ns()) > 0:
                 answer = self._receive(sock, left * 1e-9)
                 if answer is None:
@@ -183,6 +184,7 @@ class UdpBackend(Backend):
                     break
         except OSError as error:
             raise BackendError(f"no robot at {self._address}: {error.strerror or error}") from error
+        self._newest = newest
         return newest
 
     def _ask(self, kind: int, payload: np.ndarray, timeout: float) -> SensorReading:

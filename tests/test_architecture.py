@@ -37,7 +37,7 @@ OFF_ROBOT = {
         "stretch",
         "task",
     )
-} | {"export/to_onnx.py"}
+} | {f"export/{name}.py" for name in ("parity_samples", "reference_check", "to_onnx", "to_variants")}
 # What an extra brings; where the extra is not installed, its drivers are not imported
 EXTRAS = {"cyclonedds": {f"robots/{name}.py" for name in ("ros2_inbox", "ros2_messages", "ros2_node")}}
 # Who may know the true reward: what measures or films a policy, and the verbs, which hand it to the making of experts
@@ -138,7 +138,7 @@ def wrong_arrows(file: str, tree: ast.AST) -> list[str]:
         elif package == "demos" and top in LEARNING:
             faults.append(f"{file}:{line}: demos may not import {name}: it records on machines without it")
         elif package == "export" and file not in OFF_ROBOT and top in LEARNING | SIMULATORS | {"zarr"}:
-            faults.append(f"{file}:{line}: export may not import {name}: only to_onnx.py runs off the robot")
+            faults.append(f"{file}:{line}: export may not import {name}: only {sorted(OFF_ROBOT)} run off the robot")
         elif package == "robots" and top in LEARNING | {"zarr"}:
             faults.append(f"{file}:{line}: robots may not import {name}: a robot neither learns nor records")
     return faults

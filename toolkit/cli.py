@@ -22,14 +22,16 @@ VERBS = {
     "eval": "Measure a policy in dm_control's own environment.",
     "verdict": "Judge a run by its demos alone, without a true reward.",
     "export": "Write reward and policy as an ONNX bundle.",
+    "keys": "Make keys, sign bundles, and check who signed one.",
     "deploy": "Run a bundle on a robot, in real time.",
+    "estop": "Be the emergency stop of a robot that runs.",
     "bench": "Measure simulation, training and inference on this machine.",
     "quickstart": "From shipped demonstrations to a deployed policy, in minutes.",
 }
 # What a missing module means to a person: which extra brings it
 _EXTRA_OF = {
     "torch": "train", "mujoco": "train", "dm_control": "train", "onnx": "train", "onnxscript": "train",
-    "matplotlib": "train", "tensorboard": "train",
+    "matplotlib": "train", "tensorboard": "train", "cryptography": "sign", "viser": "web", "mjviser": "web",
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def evaluate(
 
     Args:
         spec: The robot; must have a task.
-        act: The policy.
+        act: The policy; if it has a method `reset`, as one with a memory does, that is called before each episode.
         episodes: How many.
         seed: Offset into the evaluation seeds; episode i uses FIRST_EVALUATION_SEED + seed + i.
         on_episode: Called with each return, for a progress bar.
@@ -60,9 +60,12 @@ def evaluate(
 
     seeds = tuple(FIRST_EVALUATION_SEED + seed + i for i in range(episodes))
     returns = []
+    forget = getattr(act, "reset", None)
     for episode_seed in seeds:
         env = TaskEnv(spec, seed=episode_seed)
         observation, total, ended = env.reset(), 0.0, False
+        if forget is not None:
+            forget()
         while not ended:
             observation, reward, termination, truncation = env.step(act(observation))
             total += reward

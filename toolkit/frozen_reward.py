@@ -48,13 +48,16 @@ def _from_onnx(path: Path, spec: RobotSpec) -> FrozenReward:
     import onnxruntime
 
     from export.metadata import spec_from_metadata
+    from export.onnx_guard import check_onnx
 
     if not path.is_file():
         raise FrozenRewardError(f"{path}: no such file; expected an exported reward.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        raw = path.read_bytes()
+        check_onnx(raw, path.name)
+        session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise FrozenRewardError(f"{path}: not an ONNX file that runs: {' '.join(str(error).split())[:200]}") from error
     _check_robot(path, spec_from_metadata(session.get_modelmeta().custom_metadata_map, str(path)), spec)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from export.bundle import MANIFEST_NAME, read_bundle, write_bundle_folder
 from export.manifest import FILE_NAMES, BundleError, FileRecord, write_manifest
+from export.runtime import load_bundle
 from robots.spec import RobotSpec
 
 
@@ -90,6 +91,24 @@ def test_a_manifest_cannot_name_files_elsewhere(bundle: Path, name: str) -> None
     (bundle / MANIFEST_NAME).write_bytes(write_manifest(dataclasses.replace(manifest, files=files)))
     with pytest.raises(BundleError, match="legal are exactly"):
         read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["policy.onnx.data", ".hidden", "policy.int8.onnx", "notes"])
+def test_what_the_manifest_does_not_list_is_refused(bundle: Path, name: str) -> None:
+    """A file or folder too many is named: nobody vouches for it, and an engine might look for it."""
+    (bundle / name).mkdir() if name == "notes" else (bundle / name).write_bytes(b"x")
+    with pytest.raises(BundleError, match=f"holds {name}, which the manifest does not list"):
+        read_bundle(bundle)
+
+
+def test_a_bundle_of_the_first_format_still_runs() -> None:
+    """One that gcl 0.1 wrote loads, with nothing of what came later; what is not of its format is refused."""
+    old = Path(__file__).parent / "format-1.bundle"
+    bundle, policy, _ = load_bundle(old)
+    manifest = bundle.manifest
+    assert manifest.format_version == 1 and manifest.variants == {} and manifest.parity_sequence == 1
+    assert write_manifest(manifest) == (old / MANIFEST_NAME).read_bytes()
+    assert not policy.remembers
 
 
 def test_what_is_not_a_bundle_is_told(tmp_path: Path) -> None:

@@ -104,3 +104,26 @@ def test_histogram_agrees_with_sorting(durations: list[int]) -> None:
 def test_empty_histogram_says_so() -> None:
     """No durations give NaN, not zero."""
     assert np.isnan(LatencyHistogram().summary().p50_us)
+
+
+def test_histogram_in_memory_of_others() -> None:
+    """Counting in given cells leaves everything in them: another histogram of them goes on where this one is."""
+    cells = np.zeros(52, dtype=np.int64)
+    first = LatencyHistogram(cells=cells)
+    for duration in (0, 999, 1000, 49_999, 50_000, 7_000_000):
+        first.add(duration)
+    second = LatencyHistogram(cells=cells)
+    assert second.summary() == first.summary() and second.count == 6
+    second.add(9_000_000)
+    assert cells[-1] == 9_000_000 and cells[:-1].sum() == 7 and cells[50] == 3
+
+
+def test_coarser_counts_and_sum() -> None:
+    """Counts below edges are exact, edges beyond the bins are left out, and the sum is right to half a bin each."""
+    histogram = LatencyHistogram(bins=100)
+    durations = [500, 1500, 1999, 60_000, 99_999, 250_000]
+    for duration in durations:
+        histogram.add(duration)
+    edges, counts = histogram.counts_below(np.array([0, 1, 2, 100, 101]))
+    assert edges.tolist() == [1, 2, 100] and counts.tolist() == [1, 3, 5]
+    assert histogram.sum_us == pytest.approx(sum(durations) / 1000, abs=0.5 * len(durations))

@@ -109,6 +109,20 @@ def test_a_farewell_is_no_silence(bench: Bench) -> None:
     assert bench.robot.events == [] and len(bench.backend.commands) == 1
 
 
+def test_a_robot_that_was_left_with_a_fault_is_held_for_a_while(arm: RobotSpec) -> None:
+    """A driver that says goodbye after a fault leaves the robot to its guardian, who holds it and then lets it be."""
+    bench = Bench(arm, fault_seconds=0.2)
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    bench.wait(60.0)
+    bench.ask(CLOSE)
+    before = len(bench.backend.commands)
+    bench.wait(150.0)
+    assert bench.robot.running and len(bench.backend.commands) > before + 20
+    bench.wait(100.0)
+    assert not bench.robot.running and bench.robot.due_ns is None
+
+
 def test_what_the_robot_measures_is_checked_here_too(arm: RobotSpec) -> None:
     """A NaN from a sensor stops the robot even if its driver goes on."""
 

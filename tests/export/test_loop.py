@@ -266,6 +266,35 @@ def test_an_emergency_stop_is_asked_every_tick(arm: RobotSpec, still: Any) -> No
     assert backend.commands[10][1] != 0.0 and all(command[1] == 0.0 for command in backend.commands[11:])
 
 
+def test_a_real_robot_is_looked_at_first(arm: RobotSpec, still: Any) -> None:
+    """With `measure_first` a command is made of what was measured at the begin of its tick, not of the step before."""
+    seen: list[float] = []
+
+    class Moving(still):  # type: ignore[misc, valid-type]
+        looks = 0
+
+        def measure(self) -> SensorReading:
+            Moving.looks += 1
+            self.sequence += 1
+            return SensorReading(np.full(5, 1e-3 * Moving.looks), time.monotonic_ns(), self.sequence)
+
+    class Watching(Constant):
+        def act(self, observation: np.ndarray) -> np.ndarray:
+            seen.append(observation[-1])
+            return super().act(observation)
+
+    report = drive(Moving(arm), Watching(), seconds=0.2, options=LoopOptions(measure_first=True))
+    assert report.faults == () and Moving.looks == report.ticks
+    np.testing.assert_allclose(np.diff(seen), 1e-3 / 3, rtol=1e-6)  # the arm's velocities are scaled by a third
+
+
+def test_a_robot_that_is_lost_while_looked_at(arm: RobotSpec, still: Any) -> None:
+    """A look that fails is a fault like a step that fails, on the first tick too; the robot is not asked again."""
+    backend = still(arm)  # it cannot measure without a command
+    report = drive(backend, seconds=5.0, options=LoopOptions(measure_first=True))
+    assert report.faults[0].reason == "backend_lost" and report.ticks == 1 and backend.commands == []
+
+
 def test_another_bundle_takes_over_between_two_ticks(arm: RobotSpec, still: Any) -> None:
     """From one command to the next the new policy decides, its reward is what is scored, and no tick is lost."""
     new = Constant(-0.25, reward=7.0)

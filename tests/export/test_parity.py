@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from export.bundle import Bundle, read_bundle
 from export.manifest import BundleError
@@ -43,10 +45,10 @@ def test_round_trip(whole: Bundle) -> None:
         ({"reward": None}, "expected"),
         ({"extra": np.zeros(3)}, "expected"),
         ({"reward": np.zeros(3, np.float32)}, "expected finite float32"),
-        ({"reward": np.zeros(10_000, np.float32)}, "larger than"),
+        ({"reward": np.zeros(10_000, np.float32)}, "vectors take at most"),
         ({"policy_action": "float64"}, "larger than|expected finite float32"),
         ({"reward": "nan"}, "expected finite float32"),
-        ({"reward": np.array([object()], dtype=object)}, "not readable"),
+        ({"reward": np.array([object()], dtype=object)}, "is object"),
     ],
 )
 def test_wrong_vectors_are_refused(whole: Bundle, changes: dict[str, Any], message: str) -> None:
@@ -79,6 +81,47 @@ def test_a_header_that_lies_about_its_shape_is_refused(whole: Bundle) -> None:
             new.writestr(entry.filename, content)
     with pytest.raises(BundleError):
         unpack_parity(buffer.getvalue(), whole.manifest, "x")
+
+
+def test_sizes_are_bounded_before_anything_is_unpacked(whole: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file larger than its vectors can be is refused without a look inside; so is an entry that declares more."""
+    raw = pack_parity(whole.parity)
+    lying = bytearray(raw)
+    name = lying.rindex(b"reward.npy")  # in the zip's directory, which is what declares the sizes
+    lying[name - 22 : name - 18] = (2**31).to_bytes(4, "little")
+    with pytest.raises(BundleError):
+        unpack_parity(bytes(lying), whole.manifest, "x")
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("opened"))
+    with pytest.raises(BundleError, match="vectors take at most"):
+        unpack_parity(raw + bytes(200_000), whole.manifest, "x")
+
+
+def test_nothing_is_unpickled(whole: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array of objects is refused by its header; no pickle is read on the way."""
+    import pickle
+
+    raw = packed(np.savez, whole, reward=np.array([{"a": 1}] * 193, dtype=object))
+    for loader in ("load", "loads"):
+        monkeypatch.setattr(pickle, loader, lambda *_, **__: pytest.fail("unpickled"))
+    with pytest.raises(BundleError, match="is object"):
+        unpack_parity(raw, whole.manifest, "x")
+
+
+def test_damaged_archives_raise_nothing_else(whole: Bundle) -> None:
+    """Changed, inserted and missing bytes anywhere give BundleError or finite vectors of the right shape."""
+    raw = pack_parity(whole.parity)
+
+    @settings(max_examples=400)
+    @given(st.integers(0, len(raw) - 1), st.binary(max_size=6), st.integers(0, 300))
+    def check(at: int, put: bytes, cut: int) -> None:
+        try:
+            vectors = unpack_parity(raw[:at] + put + raw[at + cut :], whole.manifest, "x")
+        except BundleError as error:
+            assert "\n" not in str(error)
+        else:
+            assert np.isfinite(vectors.reward).all() and vectors.reward.shape == whole.parity.reward.shape
+
+    check()
 
 
 def test_bytes_that_are_no_archive_are_refused(whole: Bundle) -> None:

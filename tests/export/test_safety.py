@@ -293,3 +293,17 @@ def test_tilt(arm: RobotSpec, quaternion: tuple[float, ...], falls: bool) -> Non
     assert layer.arm(SensorReading(np.array([1.0, 0.0, 0.0, 0.0, 0.0]), 0, 0), 0)
     layer.check_reading(SensorReading(np.array([*quaternion, 0.0]), TICK, 1), TICK)
     assert (layer.fault is not None and layer.fault.reason == "tilt") == falls
+
+
+def test_a_drive_that_does_not_follow(arm: RobotSpec, read: Read) -> None:
+    """A position drive far from where it was sent is a fault after the time allowed, and not for a moment."""
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0, tracking=0.2, tracking_seconds=0.05))
+    assert layer.arm(read(0), 0)
+    for tick in range(1, 40):
+        layer.limit(np.array([0.0, 1.0, 0.0]))
+        layer.check_reading(read(tick, joint_pos__shoulder=0.5 if tick % 10 else 0.0), tick * TICK)
+    assert layer.fault is None  # nine ticks at a time, ten are allowed
+    for tick in range(40, 60):
+        layer.check_reading(read(tick, joint_pos__shoulder=0.5), tick * TICK)
+    assert layer.fault is not None and layer.fault.reason == "tracking_error"
+    assert "joint_pos/shoulder is 0.5" in layer.fault.detail

@@ -1,5 +1,9 @@
 """The exporter: ONNX equals torch, or there is no bundle."""
 
+import json
+import os
+import subprocess
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from remembering import Recurrent
 
 from export.bundle import read_bundle
 from export.manifest import BundleError
 from export.metadata import spec_from_metadata
+from export.reference_check import check_bundle
 from export.runtime import OnnxPolicy, OnnxReward, ParityError
-from export.to_onnx import IR_VERSION, OPSET, ExportError, check_bundle, write_bundle
+from export.to_onnx import IR_VERSION, OPSET, ExportError, write_bundle
 from robots.spec import RobotSpec
 
 Make = Callable[..., Any]
@@ -160,6 +167,33 @@ def test_a_folder_of_something_else_is_refused_before_the_work(tmp_path: Path) -
         write_bundle(tmp_path, SimpleNamespace())  # type: ignore[arg-type]
 
 
-def test_reference_evaluator_agrees(bundle: Path) -> None:
-    """onnx's own evaluator, which shares no code with ONNX Runtime, gives torch's numbers too."""
-    assert all(error <= 1e-5 for error in check_bundle(bundle).values())
+@pytest.mark.parametrize("role", ["policy", "reward"])
+def test_a_batch_is_its_rows(pristine: Path, role: str) -> None:
+    """A file takes any number of rows at once and gives what it gives for each alone, to float32's own rounding."""
+    vectors = read_bundle(pristine).parity
+    session = onnxruntime.InferenceSession((pristine / f"{role}.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    feeds = {node.name: getattr(vectors, node.name) for node in session.get_inputs()}
+    together = np.asarray(session.run(None, feeds)[0])
+    for size in (1, 7):
+        parts = [
+            np.asarray(session.run(None, {name: array[i : i + size] for name, array in feeds.items()})[0])
+            for i in range(0, len(vectors.observation), size)
+        ]
+        np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif("GCL_OLD_RUNTIME" not in os.environ, reason="installs 60 MB: set GCL_OLD_RUNTIME=1 to run it")
+def test_the_oldest_runtime_agrees(make_parts: Make, arm: RobotSpec, tmp_path: Path) -> None:
+    """ONNX Runtime 1.17, of January 2024, loads policy, variants and a recurrent policy, and agrees with torch."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    requirements = ["onnxruntime==1.17.3", "numpy<2", "pyyaml"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True, capture_output=True)
+    write_bundle(tmp_path / "plain.bundle", make_parts(), variants={"float16": None, "int8": None})
+    write_bundle(tmp_path / "lstm.bundle", make_parts(policy_module=Recurrent(arm, "lstm", layers=2, history=2)))
+    for name in ("plain.bundle", "lstm.bundle"):
+        words = [python, Path(__file__).with_name("old_runtime_check.py"), tmp_path / name]
+        process = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        found = json.loads(process.stdout)
+        assert found["onnxruntime"] == "1.17.3" and max(found["policy"], found["reward"]) <= 1e-5

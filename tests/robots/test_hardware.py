@@ -56,6 +56,7 @@ def test_there_and_back(signs: dict, offsets: dict, position: dict, velocity: di
         assert values[f"joint_vel/{name}"] == signs[name] * velocity[name]
     command = np.array([values[f"joint_pos/{name}"] for name in spec.action_names])
     targets = dict(zip(wiring.target_sources, wiring.targets(command), strict=True))
+    assert wiring.commands(wiring.targets(command)) == pytest.approx(command, rel=0, abs=1e-12)
     for source, value in zip(wiring.sources, raw, strict=True):
         assert targets[source] == pytest.approx(value, rel=0, abs=1e-12)
 

@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robots import RobotSpecError
+from robots.hardware import Wiring
 from robots.hardware_yaml import parse_hardware, read_hardware
+from robots.lerobot_options import parse_lerobot
 from robots.robot_yaml import parse_robot
+from robots.serial_options import parse_serial
 
 ROBOT = {
     "name": "toy", "mjcf": "toy.xml", "control_dt": 0.02, "episode_seconds": 5,
@@ -147,3 +150,23 @@ def test_any_data_is_refused_politely(data: object) -> None:
     """Whatever YAML may hold gives a RobotSpecError and no other exception."""
     with pytest.raises(RobotSpecError):
         parse_hardware(data, SPEC)
+
+
+def documented() -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text()
+    return [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+
+
+@pytest.mark.parametrize("block", documented(), ids=lambda block: yaml.safe_load(block)["driver"])
+def test_the_documented_files_are_legal(block: str) -> None:
+    """The examples in docs/hardware.md read without a complaint, the driver's section included."""
+    names = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
+    spec = parse_robot({
+        **ROBOT, "name": "so101", "observation": [{"name": "position", "joint_pos": names, "unit": "rad"}],
+        "action": [{"actuator": name, "kind": "position", "unit": "rad", "scale": 1.0} for name in names],
+    })  # fmt: skip
+    hardware = parse_hardware(yaml.safe_load(block), spec)
+    if hardware.driver == "serial":
+        assert parse_serial(hardware.options).protocol == "feetech"
+    else:
+        assert parse_lerobot(hardware.options, Wiring(spec, hardware).sources).type == "so101_follower"

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from toolkit.commands import bench_learning, bench_rival
+from toolkit.commands import bench_learning, bench_loop, bench_rival
+from toolkit.commands.bench_fuzz import fuzz
 from toolkit.commands.bench_sim import sim
+from toolkit.commands.bench_start import start
 
 
 @click.group(invoke_without_command=True)
@@ -25,6 +27,10 @@ def command(ctx: click.Context) -> None:
       gcl bench
       gcl bench sim --robots cheetah,walker,humanoid
       gcl bench inference runs/first/cheetah.bundle
+      gcl bench start first.bundle
+      gcl bench fuzz --driver socket
+      gcl bench tick --robot walker
+      gcl bench loop --hz 500 --minutes 10
       gcl bench learning --list
       gcl bench rival
     """
@@ -36,6 +42,10 @@ def command(ctx: click.Context) -> None:
 command.add_command(bench_learning.command)
 command.add_command(sim)
 command.add_command(bench_rival.rival)
+command.add_command(bench_loop.tick)
+command.add_command(start)
+command.add_command(fuzz)
+command.add_command(bench_loop.loop)
 
 
 @command.command()

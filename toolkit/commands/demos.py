@@ -14,6 +14,7 @@ import click
 
 from robots.spec import ToolkitError
 from toolkit.commands.demos_check import check
+from toolkit.commands.demos_import import import_
 from toolkit.console import print_facts, print_rows, shown
 
 if TYPE_CHECKING:
@@ -178,26 +179,6 @@ def export(store: Path, out: Path, kind: str | None, as_json: bool) -> None:
     click.echo(json.dumps({"store": str(store), "out": str(out), "format": kind}) if as_json else f"{out}: written")
 
 
-@command.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
-@_JSON
-def import_(file: Path, store: Path, as_json: bool) -> None:
-    """Make a store of an .npz file that `export` wrote.
-
-    \b
-    Example:
-      gcl demos import my_demos.npz copy.zarr
-    """
-    from demos.convert import import_npz
-
-    with import_npz(file, store) as made:
-        identity = made.identity()
-    click.echo(
-        json.dumps({"store": str(store), **identity}) if as_json else f"{store}: {identity['n_episodes']} episodes"
-    )
-
-
 @command.command()
 @_STORE
 @click.argument("out", type=click.Path(path_type=Path))
@@ -221,6 +202,7 @@ def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: boo
 
 
 command.add_command(check)
+command.add_command(import_)
 
 
 def _replayed(episode: Episode, spec: RobotSpec) -> tuple[str, Replay]:
@@ -262,6 +244,7 @@ def _about(store: DemoStore) -> dict[str, Any]:
         "toolkit_version": attributes["toolkit_version"],
         "spec_sha256": store.spec_sha256,
         "chain_sha256": store.chain_sha256,
+        **({"notes": attributes["notes"]} if "notes" in attributes else {}),
     }
 
 

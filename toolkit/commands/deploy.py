@@ -24,12 +24,23 @@ if TYPE_CHECKING:
     from toolkit.commands.robot_link import LinkOptions
 
 _BENCH_CALLS = 1000
+_FOR_EVER = 1e9  # [s] 30 years
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--backend", default="sim", show_default=True, help="What to drive: sim, mock, udp.")
+@click.option(
+    "--backend", type=click.Choice(["sim", "mock", "udp", "serial", "ros2", "lerobot"]),
+    help="What to drive. Default: the driver that --hardware names, else sim.",
+)  # fmt: skip
 @click.option("--hardware", type=click.Path(path_type=Path), help="How this very robot is wired (docs/hardware.md).")
+@click.option(
+    "--driver-python", type=click.Path(path_type=Path), help="Python that runs the driver, such as LeRobot's."
+)
+@click.option(
+    "--trusted", multiple=True, type=click.Path(path_type=Path), help="Public key the bundle must be signed by."
+)
+@click.option("--variant", type=click.Choice(["float16", "int8"]), help="Run a smaller copy of the policy.")
 @click.option("--address", metavar="HOST:PORT", help="Where the robot listens, for --backend udp.")
 @click.option("--allow-remote", is_flag=True, help="Let addresses be on other machines; needs --key.")
 @click.option("--key", type=click.Path(path_type=Path), help="File with 16 to 64 bytes that the robot's side has, too.")
@@ -37,6 +48,7 @@ _BENCH_CALLS = 1000
 @click.option(
     "--seconds", type=click.FloatRange(min=0.0, min_open=True), default=10.0, show_default=True, help="How long [s]."
 )
+@click.option("--until-stopped", is_flag=True, help="No time limit: run until somebody or a fault stops it.")
 @click.option("--on-fault", type=click.Choice(["hold", "damp"]), help="After a fault. Default: as robot.yaml says.")
 @click.option(
     "--monitor", type=click.Choice(["warn", "fault", "off"]),
@@ -44,6 +56,8 @@ _BENCH_CALLS = 1000
 )  # fmt: skip
 @click.option("--estop", metavar="HOST:PORT", help="Listen here for `gcl estop`; its silence stops the robot.")
 @click.option("--web", metavar="[HOST:]PORT", help="Serve a page to watch on, with a stop button, and /metrics.")
+@click.option("--name", multiple=True, help="Another name by which browsers know this machine, for --web.")
+@click.option("--ghost", is_flag=True, help="Beside the page, the robot in 3D and a ghost of what it is told.")
 @click.option("--attended", is_flag=True, help="Stop the robot when nobody has the page open any more.")
 @click.option("--hot-swap", is_flag=True, help="Go over to a new bundle when one is exported to the same place.")
 @click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO and locked memory; refusals are reported.")
@@ -53,6 +67,7 @@ _BENCH_CALLS = 1000
     "--log", type=click.Path(path_type=Path), help="Flight log to write. After a fault one is always written."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="How the mock's or simulator's episode begins.")
+@click.option("--wiring", is_flag=True, help="Show every sensor live and move nothing, while you move the joints.")
 @click.option("--check", is_flag=True, help="Check everything and measure inference; open no robot.")
 @click.option("--dry-run", is_flag=True, help="Read the robot's sensors and do all but send the commands.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -67,28 +82,37 @@ def command(bundle: Path, **options: Any) -> None:
     \b
     Examples:
       gcl deploy first.bundle --backend sim --seconds 10 --web 8080
-      gcl deploy first.bundle --backend udp --address 127.0.0.1:9870 --log flight.npz
+      gcl deploy first.bundle --hardware my_arm.yaml --wiring
+      gcl deploy first.bundle --hardware my_arm.yaml --trusted alice.pub --web 8080
     """
     from export.runtime import load_bundle
+    from toolkit.commands.deploy_choices import backend_name, link_options, robot_of, trusted_keys
     from toolkit.commands.deploy_report import finite, show_run, tell_check
     from toolkit.commands.robot_link import open_link
 
-    loaded, policy, reward = load_bundle(bundle)
-    spec = _robot(loaded.spec, options)
+    loaded, policy, reward = load_bundle(bundle, trusted_keys(options), options["variant"])
+    spec = robot_of(loaded.spec, options)
+    options["backend"] = backend_name(spec, options)
+    if options["until_stopped"]:
+        options["seconds"] = _FOR_EVER
     inference = _bench(loaded, policy)
     if options["check"]:
         tell_check(loaded, policy, inference, options["as_json"])
         return
     started = time.strftime("%Y%m%d-%H%M%S")
+    link = link_options(spec, options, started)
+    if options["wiring"]:
+        sys.exit(_show_wiring(spec, link, options["as_json"]))
     with contextlib.ExitStack() as stack:
-        link = _link_options(spec, options, started)
         # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
         box, observer = _watched(loaded, spec, options, started, stack)
         backend = _dry(stack.enter_context(open_link(spec, link)), options)
+        url = observer.ready()
         if not options["as_json"]:
             what = f"driving {spec.name}" if not options["dry_run"] else f"reading {spec.name}, sending nothing,"
-            at = f"; {observer.url}" if observer.url else ""
-            click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz for {options['seconds']:g} s{at}")
+            at = f"; {url}" if url else ""
+            how_long = "until stopped" if options["until_stopped"] else f"for {options['seconds']:g} s"
+            click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz {how_long}{at}")
         report = _run(loaded, policy, reward, backend, _loop_options(loaded, spec, box, options, stack), options)
     flight = observer.flights[-1] if observer.flights else None
     if options["as_json"]:
@@ -122,43 +146,14 @@ def _run(
     )  # fmt: skip
 
 
-def _robot(spec: RobotSpec, options: dict[str, Any]) -> RobotSpec:
-    """The bundle's robot, with the directory of its model files, and as careful as robot.yaml and the options say."""
-    from robots.robot_yaml import load_robot, robot_names
-    from robots.spec import RobotSpecError
+def _show_wiring(spec: RobotSpec, link: LinkOptions, as_json: bool) -> int:
+    from robots.hardware_yaml import read_hardware
+    from toolkit.commands.robot_link import open_link
+    from toolkit.commands.wiring import show_wiring
 
-    if options["robot"] is not None:
-        wanted = load_robot(options["robot"])
-        if wanted.sha256 != spec.sha256:
-            ours, theirs = f"{spec.name} ({spec.sha256[:12]})", f"{wanted.name} ({wanted.sha256[:12]})"
-            raise RobotSpecError(
-                f"the bundle is for {ours}, --robot {options['robot']} is {theirs}: export again for this robot"
-            )
-        spec = dataclasses.replace(spec, directory=wanted.directory, safety=wanted.safety)
-    elif spec.name in robot_names() and load_robot(spec.name).sha256 == spec.sha256:
-        spec = dataclasses.replace(spec, directory=load_robot(spec.name).directory)
-    safety = spec.safety
-    if options["on_fault"] is not None:
-        safety = dataclasses.replace(safety, on_fault=options["on_fault"])
-    if options["monitor"] in ("warn", "fault"):
-        safety = dataclasses.replace(safety, monitor=dataclasses.replace(safety.monitor, response=options["monitor"]))
-    return dataclasses.replace(spec, safety=safety)
-
-
-def _link_options(spec: RobotSpec, options: dict[str, Any], started: str) -> LinkOptions:
-    from toolkit.commands.robot_link import LinkOptions
-
-    return LinkOptions(
-        backend=options["backend"],
-        address=options["address"],
-        allow_remote=options["allow_remote"],
-        key=_key(options),
-        hardware=options["hardware"],
-        directory=spec.directory,
-        seed=options["seed"],
-        events=Path("runs") / "flight" / f"{spec.name}-{started}.guardian.jsonl",
-        realtime=options["realtime"],
-    )
+    hardware = None if link.hardware is None else read_hardware(link.hardware, spec)
+    with open_link(spec, link) as backend:
+        return show_wiring(backend, spec, hardware, None, as_json)
 
 
 def _dry(backend: Backend, options: dict[str, Any]) -> Backend:
@@ -173,17 +168,23 @@ def _watched(
     """The black box, and the observer who has it too."""
     from export.black_box import BlackBox
     from robots.spec import ToolkitError
-    from toolkit.commands.observer_link import observed
+    from toolkit.commands.observer_link import ghosted, observed
 
-    if options["attended"] and options["web"] is None:
-        raise ToolkitError("--attended needs --web: it is the page that somebody attends")
+    for option in ("attended", "ghost", "name"):
+        if options[option] and options["web"] is None:
+            raise ToolkitError(f"--{option} needs --web: it is about the page")
     quantile = loaded.manifest.reward_quantiles.get(spec.safety.monitor.quantile)
     box = BlackBox.create(spec, about={"bundle": str(loaded.path), "reward_threshold": quantile})
     stack.callback(box.close)
     log = options["log"] or Path("runs") / "flight" / f"{spec.name}-{started}.npz"
     observer = stack.enter_context(
-        observed(box, log, keep=options["log"] is not None, web=options["web"], allow_remote=options["allow_remote"])
-    )
+        observed(
+            box, log, keep=options["log"] is not None, web=options["web"], names=options["name"],
+            allow_remote=options["allow_remote"],
+        )
+    )  # fmt: skip
+    if options["ghost"]:
+        stack.enter_context(ghosted(box, spec.directory, options["allow_remote"]))
     return box, observer
 
 
@@ -194,11 +195,12 @@ def _loop_options(
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
     from export.real_time import RealTimeOptions
+    from toolkit.commands.deploy_choices import shared_key
 
     real_time = RealTimeOptions(fifo_priority=50, lock_memory=True) if options["realtime"] else RealTimeOptions()
     estop = swap = None
     if options["estop"] is not None:
-        estop = UdpEStop(options["estop"], _key(options), allow_remote=options["allow_remote"])
+        estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])
         stack.callback(estop.close)
     if options["hot_swap"]:
         swap = HotSwap(loaded.path, lambda path: _next_bundle(path, spec, options))
@@ -206,6 +208,7 @@ def _loop_options(
     return LoopOptions(
         spin_ns=1000 * options["spin"],
         box=box,
+        measure_first=options["hardware"] is not None,
         estop=estop,
         attended=options["attended"],
         swap=swap,
@@ -217,8 +220,9 @@ def _next_bundle(path: Path, spec: RobotSpec, options: dict[str, Any]) -> Succes
     """What takes over: checked as the first was, and for the same robot."""
     from export.runtime import load_bundle
     from robots.spec import RobotSpecError
+    from toolkit.commands.deploy_choices import trusted_keys
 
-    loaded, policy, reward = load_bundle(path)
+    loaded, policy, reward = load_bundle(path, trusted_keys(options), options["variant"])
     if loaded.spec.sha256 != spec.sha256:
         raise RobotSpecError(f"{path}: the new bundle is for {loaded.spec.name}, {spec.name} goes on with the old one")
     return _successor(loaded, policy, reward, spec, options)
@@ -234,19 +238,6 @@ def _successor(
         return Successor(policy, None, None)
     monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt, spec.safety.monitor)
     return Successor(policy, reward, monitor)
-
-
-def _key(options: dict[str, Any]) -> bytes:
-    from robots.spec import ToolkitError
-
-    if options["key"] is None:
-        if options["estop"] is not None:
-            raise ToolkitError("--estop needs --key FILE, which `gcl estop` has too: anyone could say that all is well")
-        return b""
-    try:
-        return options["key"].read_bytes()
-    except OSError as error:
-        raise ToolkitError(f"{options['key']}: cannot be read: {error.strerror or error}") from error
 
 
 def _bench(loaded: Bundle, policy: OnnxPolicy) -> LatencySummary:

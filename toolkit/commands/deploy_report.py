@@ -69,6 +69,8 @@ def show_run(report: LoopReport, inference: LatencySummary, flight: Path | None)
     console = Console()
     console.print(table)
     console.print(latencies)
+    if flight is not None:
+        click.echo(f"keep what the robot did as data: gcl demos import {flight} --out flights.zarr")
 
 
 def _micros(latency: LatencySummary) -> list[str]:

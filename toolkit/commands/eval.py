@@ -34,27 +34,54 @@ _GRADED_EPISODES = 3  # of each policy of the family
 @click.option(
     "--also", type=click.Path(path_type=Path), multiple=True, help="With --graded: the policy of another run too."
 )
+@click.option(
+    "--against", metavar="BUNDLE", type=click.Path(path_type=Path),
+    help="Compare the run with a bundle exported from it: actions, rewards, metadata, and both returns.",
+)  # fmt: skip
+@click.option(
+    "--demos", type=click.Path(path_type=Path),
+    help="With --against: the store whose observations are compared. Default: what the run was trained on.",
+)  # fmt: skip
+@click.option("--variant", type=click.Choice(["float16", "int8"]), help="A smaller copy of a bundle's policy.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    policy: Path, episodes: int | None, seed: int, graded: int | None, also: tuple[Path, ...], as_json: bool
+    policy: Path,
+    episodes: int | None,
+    seed: int,
+    graded: int | None,
+    also: tuple[Path, ...],
+    against: Path | None,
+    demos: Path | None,
+    variant: str | None,
+    as_json: bool,
 ) -> None:
     """Measure a policy, or its learned reward, in dm_control's own environment.
 
     POLICY is a run folder, a checkpoint, or an exported bundle. Seeds are never those of training. --graded needs a run
-    or a checkpoint, trains nothing, and draws correlation.png beside it.
+    or a checkpoint, trains nothing, and draws correlation.png beside it. --against exits with 1 if the two differ.
 
     \b
     Examples:
       gcl eval runs/first -n 20
       gcl eval runs/first --graded 12
+      gcl eval runs/first --against first.bundle
     """
+    if graded is not None and (against, demos, variant) != (None, None, None):
+        raise click.UsageError("--graded goes with none of --against, --demos and --variant")
     if graded is not None:
         _show_correlation(policy, graded, also, (episodes or _GRADED_EPISODES, seed), as_json)
         return
     if also:
         raise click.UsageError("--also goes with --graded")
-    spec, act = load_act(policy)
     episodes = episodes or _EPISODES
+    if against is not None:
+        from toolkit.commands.eval_against import show_agreement
+
+        show_agreement(policy, against, demos, (episodes, seed), variant, as_json)
+        return
+    if demos is not None:
+        raise click.UsageError("--demos goes with --against")
+    spec, act = load_act(policy, variant)
     measured = measure(spec, act, episodes, seed, quiet=as_json)
     mean, std, returns = measured.mean, measured.std, measured.returns
     if as_json:
@@ -120,11 +147,12 @@ def _show_correlation(path: Path, count: int, also: tuple[Path, ...], sample: tu
         click.echo(f"picture: {picture}")
 
 
-def load_act(path: Path) -> tuple[RobotSpec, Act]:
+def load_act(path: Path, variant: str | None = None) -> tuple[RobotSpec, Act]:
     """A policy from a run folder, a checkpoint or a bundle.
 
     Args:
         path: Where it is.
+        variant: Of a bundle, a smaller copy of the policy.
 
     Returns:
         Its robot, and the function from observation (obs_dim,) to action (act_dim,).
@@ -135,8 +163,10 @@ def load_act(path: Path) -> tuple[RobotSpec, Act]:
     if (path / "bundle.json").is_file() or path.suffix == ".bundle":
         from export.runtime import load_bundle
 
-        bundle, policy, _ = load_bundle(path)
-        return bundle.spec, policy.act
+        bundle, policy, _ = load_bundle(path, variant=variant)
+        return bundle.spec, policy
+    if variant is not None:
+        raise click.UsageError(f"--variant is of a bundle; {path} is none")
     from toolkit.checkpoint import DeterministicPolicy, build_policy, load
 
     checkpoint = load(path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,43 +25,68 @@ class ObserverError(ToolkitError):
 
 @dataclass
 class Observer:
-    """A running observer; what it wrote is known when its context has ended."""
+    """An observer process; what it wrote is known when its context has ended."""
 
-    url: str | None  # of the page, where one is served
+    process: subprocess.Popen[bytes]
     flights: list[Path] = field(default_factory=list)  # flight logs, newest last
     errors: list[str] = field(default_factory=list)  # why logs that were due are not there
+
+    def ready(self) -> str | None:
+        """Waits until it watches; called once, before the robot moves.
+
+        Returns:
+            The URL of the page, where one is served.
+
+        Raises:
+            ObserverError: It does not begin.
+        """
+        stdout, stderr = self.process.stdout, self.process.stderr
+        assert stdout is not None and stderr is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            line = stdout.readline() if selector.select(_START_SECONDS) else b""
+        try:
+            return json.loads(line)["web"]
+        except (ValueError, KeyError, TypeError) as error:
+            self.process.kill()
+            said = stderr.read().decode(errors="replace").strip().splitlines()
+            raise ObserverError(f"the observer did not start: {said[-1] if said else f'it said {line!r}'}") from error
 
 
 @contextlib.contextmanager
 def observed(
-    box: BlackBox, log: Path, *, keep: bool = False, web: str | None = None, allow_remote: bool = False
+    box: BlackBox,
+    log: Path,
+    *,
+    keep: bool = False,
+    web: str | None = None,
+    names: Sequence[str] = (),
+    allow_remote: bool = False,
 ) -> Iterator[Observer]:
-    """Has a run watched by another process.
+    """Has a run watched by another process, which starts beside whatever else has to.
 
     Args:
         box: Of the run.
         log: The flight log, written when the run ends badly.
         keep: Write it also when the run ends well.
         web: [HOST:]PORT to serve the page and the metrics on; None for none.
-        allow_remote: Whether that may be reached from other machines.
+        names: Other names by which browsers know this machine.
+        allow_remote: Whether the page may be reached from other machines.
 
     Yields:
-        The observer.
-
-    Raises:
-        ObserverError: It does not begin.
+        The observer; ask whether it is `ready` before anything moves.
     """
     arguments = ["--fd", str(box.fd), "--log", str(log), *(["--keep"] if keep else [])]
     arguments += [] if web is None else ["--web", web]
     arguments += ["--allow-remote"] if allow_remote else []
+    arguments += [word for name in names for word in ("--name", name)]
     process = subprocess.Popen(
         [sys.executable, "-m", "export.observer", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[box.fd],
         start_new_session=True,
     )  # fmt: skip
-    observer = Observer(None)
+    observer = Observer(process)
     try:
-        observer.url = _ready(process)
         yield observer
     finally:
         try:
@@ -74,15 +100,33 @@ def observed(
             observer.errors.append(f"the observer did not end in order: {type(error).__name__}")
 
 
-def _ready(process: subprocess.Popen[bytes]) -> str | None:
-    """The page's URL, once it watches."""
-    assert process.stdout is not None and process.stderr is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        line = process.stdout.readline() if selector.select(_START_SECONDS) else b""
+@contextlib.contextmanager
+def ghosted(box: BlackBox, directory: Path | None, allow_remote: bool = False) -> Iterator[None]:
+    """Has the robot's pose shown in 3D by another process, which the page links to once it is there.
+
+    Args:
+        box: Of the run.
+        directory: Where the robot's model files lie.
+        allow_remote: Whether it may be reached from other machines.
+
+    Raises:
+        ObserverError: What it needs is not installed.
+    """
+    for module in ("mujoco", "viser", "mjviser"):
+        if importlib.util.find_spec(module) is None:
+            raise ObserverError(f"--ghost needs {module}: pip install 'gcl-toolkit[train,web]'")
+    arguments = ["--fd", str(box.fd), "--web", "0.0.0.0:0" if allow_remote else "0"]
+    arguments += ["--allow-remote"] if allow_remote else []
+    arguments += [] if directory is None else ["--directory", str(directory)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toolkit.ghost", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[box.fd],
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        return json.loads(line)["web"]
-    except (ValueError, KeyError, TypeError) as error:
+        yield
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5.0)
         process.kill()
-        said = process.stderr.read().decode(errors="replace").strip().splitlines()
-        raise ObserverError(f"the observer did not start: {said[-1] if said else f'it said {line!r}'}") from error
+        process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import secrets
 import selectors
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import click
 
+import robots
 from robots.backend import Backend, BackendError
 from robots.spec import RobotSpec
 
@@ -31,6 +33,7 @@ class LinkOptions:
     allow_remote: bool
     key: bytes  # shared with the robot's side over udp; empty for none
     hardware: Path | None  # the file that says how this very robot is wired
+    driver_python: Path | None  # interpreter that runs the driver; None for this one
     directory: Path | None  # where the robot's model files lie
     seed: int  # how a simulated robot's or the mock's episode begins
     events: Path  # what made the guardian act is written here
@@ -95,15 +98,16 @@ def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes) -> Iterator[str
         description.write_text(json.dumps(spec.to_dict()), encoding="utf-8")
         arguments = [
             "--robot", str(description), "--directory", str(options.directory or folder), "--backend", options.backend,
-            "--seed", str(options.seed), "--events", str(options.events), "--key-on-stdin",
-            *([] if options.hardware is None else ["--hardware", str(options.hardware)]),
+            "--seed", str(options.seed), "--events", str(options.events.absolute()), "--key-on-stdin",
+            *([] if options.hardware is None else ["--hardware", str(options.hardware.absolute())]),
             *(["--realtime"] if options.realtime else []),
         ]  # fmt: skip
         with open(errors, "wb") as stderr:
             # Its own session: Ctrl-C is for the controller, which still needs the robot while it stops softly.
             process = subprocess.Popen(
-                [sys.executable, "-m", "export.guardian", *arguments],
+                [str(options.driver_python or sys.executable), "-m", "export.guardian", *arguments],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+                env={**os.environ, "PYTHONPATH": _python_path()},
             )  # fmt: skip
         try:
             assert process.stdin is not None
@@ -118,6 +122,12 @@ def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes) -> Iterator[str
                 click.echo(
                     f"gcl: the guardian ended with exit code {process.returncode}: {_last_line(errors)}", err=True
                 )
+
+
+def _python_path() -> str:
+    """Where another interpreter finds our packages, before whatever it was told already."""
+    ours = str(Path(robots.__file__).parents[1])
+    return os.pathsep.join([ours, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _address(process: subprocess.Popen[bytes], errors: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guardian_process import GuardianProcess
 
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
@@ -53,6 +54,17 @@ def deploy(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedP
     return subprocess.run(
         [*GCL, "deploy", *map(str, words)], capture_output=True, text=True, timeout=120, cwd=cwd, check=False
     )
+
+
+def driving(*words: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """A `gcl deploy` that has begun to drive."""
+    process = subprocess.Popen(
+        [*GCL, "deploy", *map(str, words)], stdout=subprocess.PIPE, text=True, cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None and "driving" in process.stdout.readline()
+    time.sleep(1.0)
+    return process
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -102,13 +114,22 @@ def test_ctrl_c_stops_softly(pristine: Path) -> None:
     assert stderr == ""
 
 
-def test_dry_run_drives_nothing(pristine: Path) -> None:
+def test_check_opens_no_robot(pristine: Path) -> None:
     """Everything is checked and inference measured, without a backend."""
-    done = deploy(pristine, "--backend", "udp", "--dry-run", "--json")
+    done = deploy(pristine, "--backend", "udp", "--check", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["robot"] == "cartpole" and facts["inference"]["p50_us"] > 0 and facts["parity_vectors"] >= 64
-    assert "nothing was driven" in deploy(pristine, "--dry-run").stdout
+    assert "nothing was driven" in deploy(pristine, "--check").stdout
+
+
+def test_dry_run_moves_nothing(pristine: Path, tmp_path: Path) -> None:
+    """The robot's sensors are read and commands computed, and the simulated robot stays exactly where it is."""
+    log = tmp_path / "flight.npz"
+    done = deploy(pristine, "--backend", "sim", "--dry-run", "--seconds", "0.5", "--log", log, cwd=tmp_path)
+    assert done.returncode == 0 and "sending nothing" in done.stdout, done.stdout + done.stderr
+    with np.load(log) as flight:
+        assert len(flight["command"]) > 20 and len(np.unique(flight["values"], axis=0)) == 1
 
 
 def test_a_damaged_bundle_is_refused(bundle: Path) -> None:
@@ -149,27 +170,57 @@ def test_wrong_words_are_refused(pristine: Path, words: list[str], message: str)
 
 
 def test_a_fault_is_exit_code_1_and_leaves_a_log(pristine: Path, tmp_path: Path) -> None:
-    """A robot that falls silent in mid-run is reported as a fault, with the flight recorder's file."""
-    simulator = subprocess.Popen(
-        [sys.executable, "-m", "robots.simulator", "--robot", "cartpole", "--port", "0"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert simulator.stdin is not None and simulator.stdout is not None
-    port = json.loads(simulator.stdout.readline())["port"]
+    """A robot that is gone in mid-run is reported as a fault, with the flight recorder's file."""
+    guardian = GuardianProcess(load_robot("cartpole"), tmp_path)
     process = subprocess.Popen(
-        [*GCL, "deploy", str(pristine), "--backend", "udp", "--address", f"127.0.0.1:{port}", "--seconds", "100"],
+        [*GCL, "deploy", str(pristine), "--backend", "udp", "--address", guardian.address, "--seconds", "100"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None and "driving" in process.stdout.readline()
     time.sleep(1.0)
-    simulator.kill()
-    simulator.communicate()
+    guardian.process.kill()
+    guardian.end()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 1 and "backend_lost" in stdout, stdout + stderr
     (log,) = (tmp_path / "runs" / "flight").glob("cartpole-*.npz")
     with np.load(log) as flight:
         assert "backend_lost" in str(flight["reason"]) and len(flight["command"]) > 10
+
+
+def test_kill_9_leaves_a_held_robot_and_a_whole_record(pristine: Path, tmp_path: Path) -> None:
+    """The guardian takes over and says why, the observer writes the flight, and both end; nobody has to clean up."""
+    process = driving(pristine, "--backend", "sim", "--seconds", "100", cwd=tmp_path)
+    process.kill()
+    killed_ns = time.monotonic_ns()
+    process.wait()
+    flight = tmp_path / "runs" / "flight"
+    end = time.monotonic() + 30
+    while not (list(flight.glob("*.npz")) and list(flight.glob("*.guardian.jsonl"))) and time.monotonic() < end:
+        time.sleep(0.1)
+    (record,), (log,) = flight.glob("*.guardian.jsonl"), flight.glob("*.npz")
+    (event,) = [json.loads(line) for line in record.read_text().splitlines()]
+    assert event["reason"] in ("controller_lost", "controller_silent") and event["timestamp_ns"] > killed_ns - 10**8
+    with np.load(log, allow_pickle=False) as rows:
+        assert "controller_lost" in str(rows["reason"]) and len(rows["command"]) > 50
+
+
+def test_a_lost_terminal_stops_softly(pristine: Path, tmp_path: Path) -> None:
+    """SIGHUP, which is what a lost ssh session leaves behind, brings the robot to rest."""
+    process = driving(pristine, "--backend", "mock", "--seconds", "100", cwd=tmp_path)
+    process.send_signal(signal.SIGHUP)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "ended by SIGHUP" in said, said
+
+
+def test_a_new_bundle_takes_over(pristine: Path, bundle: Path, tmp_path: Path) -> None:
+    """With --hot-swap a bundle put in the running one's place takes over between two ticks."""
+    process = driving(bundle, "--backend", "mock", "--seconds", "4", "--hot-swap", cwd=tmp_path)
+    new = Path(shutil.copytree(pristine, tmp_path / "new.bundle"))
+    bundle.rename(tmp_path / "old.bundle")
+    new.rename(bundle)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "bundles swapped" in said, said
 
 
 def test_robot_side_needs_neither_torch_nor_a_simulator(pristine: Path) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import toolkit.checkpoint
 from export.runtime import load_bundle
+from export.signature import read_public_key
 from robots.robot_yaml import load_robot
 from toolkit.cli import main
 
@@ -41,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def gcl(*words: str | Path) -> Result:
+def gcl(*words: str | Path | float) -> Result:
     """Runs `gcl` in this process."""
     return CliRunner().invoke(main, [str(word) for word in words])
 
@@ -69,6 +70,44 @@ def test_an_old_bundle_is_replaced_only_when_forced(run: Path, tmp_path: Path) -
     (run / "notes.txt").write_text("mine")
     result = gcl("export", "--checkpoint", run, "--out", run, "--force")
     assert result.exit_code == 2 and "not a bundle" in result.stderr and (run / "notes.txt").exists()
+
+
+def test_signed_and_with_variants(run: Path, tmp_path: Path) -> None:
+    """One command writes a bundle that a robot with the public key takes, with a smaller policy and its error."""
+    assert gcl("keys", "new", tmp_path / "mine").exit_code == 0
+    words = (
+        "export",
+        "--checkpoint",
+        run,
+        "--variant",
+        "int8",
+        "--variant",
+        "float16",
+        "--sign",
+        tmp_path / "mine.key",
+    )
+    result = gcl(*words, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    trusted = [read_public_key(tmp_path / "mine.pub")]
+    assert report["key_id"] == trusted[0].key_id and 0 < report["variants"]["int8"]["max_abs"] <= 0.05
+    bundle, *_ = load_bundle(run / "cartpole.bundle", trusted, variant="int8")
+    assert set(bundle.variants) == {"float16", "int8"}
+    result = gcl(*words, "--force")
+    assert "signed by key" in result.stdout and "int8 against torch" in result.stdout
+
+
+def test_variants_and_keys_that_will_not_do(run: Path, tmp_path: Path) -> None:
+    """Too far off, a tolerance for nothing, and a key that is not there: one line, exit code 2, no bundle."""
+    words = ("export", "--checkpoint", run)
+    for more, why in (
+        (("--variant", "int8", "--variant-tolerance", 1e-9), "--variant-tolerance"),
+        (("--variant-tolerance", 1), "goes with --variant"),
+        (("--sign", tmp_path / "none.key"), "cannot be read"),
+    ):
+        result = gcl(*words, *more)
+        assert result.exit_code == 2 and why in result.stderr
+    assert not (run / "cartpole.bundle").exists()
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:

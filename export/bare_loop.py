@@ -1,0 +1,83 @@
+"""A loop that does nothing but keep time, to know what the machine itself does to one: `clock_nanosleep` and no more.
+
+    python -m export.bare_loop --hz 500 --seconds 600
+
+prints one JSON line. A miss is what it is for the control loop: a period that had ended before its work had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import gc
+import json
+import os
+import time
+
+from export.clock import LatencyHistogram, LatencySummary
+
+_CLOCK_MONOTONIC, _TIMER_ABSTIME = 1, 1
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
+
+
+@dataclasses.dataclass(frozen=True)
+class BareReport:
+    """What the machine did to a loop without work."""
+
+    ticks: int
+    misses: int  # wake-ups later than a whole period
+    wake: LatencySummary  # deadline -> awake
+
+
+def keep_time(hz: float, seconds: float) -> BareReport:
+    """Sleeps to absolute deadlines, again and again.
+
+    Args:
+        hz: [1/s] rate.
+        seconds: [s] how long.
+
+    Returns:
+        How well it went.
+
+    Raises:
+        OSError: The system has no `clock_nanosleep`, or it fails.
+    """
+    sleep = ctypes.CDLL(None, use_errno=True).clock_nanosleep
+    period = round(1e9 / hz)
+    wake, misses, ticks = LatencyHistogram(), 0, 0
+    until = _Timespec()
+    start = time.monotonic_ns()
+    end = start + round(seconds * 1e9)
+    deadline = start + period
+    gc.collect()
+    gc.disable()
+    while deadline < end:
+        until.tv_sec, until.tv_nsec = divmod(deadline, 1_000_000_000)
+        error = sleep(_CLOCK_MONOTONIC, _TIMER_ABSTIME, ctypes.byref(until), None)
+        if error:
+            raise OSError(error, os.strerror(error))
+        late = time.monotonic_ns() - deadline
+        wake.add(late)
+        ticks += 1
+        skipped = late // period
+        misses += skipped > 0
+        deadline += (1 + skipped) * period
+    gc.enable()
+    return BareReport(ticks, misses, wake.summary())
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m export.bare_loop", description="Keeps time and does nothing.")
+    parser.add_argument("--hz", type=float, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    options = parser.parse_args()
+    print(json.dumps(dataclasses.asdict(keep_time(options.hz, options.seconds))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The guardian process: who it listens to, when it ends, what it leaves behind."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from guardian_process import ROOT, GuardianProcess
+
+from robots import BackendError, RobotSpec, load_robot
+from robots.udp import UdpBackend
+
+
+def test_ends_with_its_lifeline(arm: RobotSpec, tmp_path: Path) -> None:
+    """Closing its standard input ends it with exit code 0 where nobody drove."""
+    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    assert guardian.ready["spec_sha256"] == arm.sha256
+    assert guardian.end() == 0 and guardian.events() == []
+
+
+def test_a_lifeline_that_ends_under_a_moving_robot(arm: RobotSpec, tmp_path: Path) -> None:
+    """The robot is held, the reason is on record, and the exit code is not 0."""
+    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    backend = UdpBackend(arm, guardian.address)
+    backend.reset()
+    backend.step(np.zeros(3))
+    assert guardian.end() == 3
+    (event,) = guardian.events()
+    assert event["reason"] == "controller_lost"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_in_order(arm: RobotSpec, tmp_path: Path, number: signal.Signals) -> None:
+    """A signal is an end like any other."""
+    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    guardian.process.send_signal(number)
+    assert guardian.process.wait(20) == 0
+    guardian.end()
+
+
+def test_a_key_that_comes_on_standard_input(arm: RobotSpec, tmp_path: Path) -> None:
+    """Only who has the key is answered."""
+    key = bytes(range(32))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "export.guardian", "--robot", "cartpole", "--backend", "mock", "--key-on-stdin"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(key.hex() + "\n")
+    process.stdin.flush()
+    address = f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    spec = load_robot("cartpole")
+    with UdpBackend(spec, address, reset_timeout_seconds=0.3) as stranger, pytest.raises(BackendError, match="answer"):
+        stranger.reset()
+    with UdpBackend(spec, address, key=key) as friend:
+        assert friend.reset().sequence == 0
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_record_that_cannot_be_written_does_not_stop_it(arm: RobotSpec, tmp_path: Path) -> None:
+    """A full disk under the record of events leaves the robot held all the same."""
+    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock", "--events", "/dev/full")
+    backend = UdpBackend(arm, guardian.address)
+    backend.reset()
+    backend.step(np.zeros(3))
+    assert guardian.end() == 3
+
+
+def test_another_robot_is_not_driven(arm: RobotSpec, tmp_path: Path) -> None:
+    """A controller with another description of the robot gets no answer, so it cannot drive."""
+    with GuardianProcess(arm, tmp_path, "--backend", "mock") as guardian:
+        with UdpBackend(load_robot("reacher"), guardian.address, reset_timeout_seconds=0.3) as backend:
+            with pytest.raises(BackendError, match="same robot"):
+                backend.reset()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--robot", "cartpole", "--host", "0.0.0.0"], "--allow-remote and --key"),
+        (["--robot", "cartpole", "--host", "0.0.0.0", "--allow-remote"], "--allow-remote and --key"),
+        (["--robot", "cartpoel"], "cartpole"),
+        (["--robot", "nothing.json"], "nothing.json"),
+        (["--robot", "cartpole", "--port", "999999"], "listen"),
+        (["--robot", "cartpole", "--key", "nowhere.key"], "nowhere.key"),
+        (["--robot", "cartpole", "--key", "Makefile"], "16 to 64"),
+    ],
+)
+def test_refusals_are_one_line(options: list[str], word: str) -> None:
+    """What it cannot do it says in one line with exit code 2."""
+    done = subprocess.run(
+        [sys.executable, "-m", "export.guardian", "--backend", "mock", *options],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert word in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_file_is_no_lifeline(tmp_path: Path) -> None:
+    """An end of input that nobody could tell is refused."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    with open(empty) as stdin:
+        done = subprocess.run(
+            [sys.executable, "-m", "export.guardian", "--backend", "mock", "--robot", "cartpole"],
+            cwd=ROOT, stdin=stdin, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 2 and "standard input" in done.stderr
+
+
+def test_it_runs_where_only_numpy_and_yaml_are_installed() -> None:
+    """A driver's own environment, such as LeRobot's, has to bring nothing else for it to be guarded."""
+    code = (
+        "import runpy, sys\n"
+        "for name in ('click', 'rich', 'zarr', 'onnxruntime', 'torch', 'mujoco', 'dm_control', 'onnx'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = ['guardian', '--robot', 'cartpole', '--backend', 'mock']\n"
+        "runpy.run_module('export.guardian', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input="", capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and '"robot": "cartpole"' in done.stdout, done.stderr

@@ -1,0 +1,84 @@
+"""`gcl demos import`: an exported store, or what a robot did under a policy, becomes a demo store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from demos.flight import FlightEpisode
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="The store, as an option instead of an argument.")
+@click.option("--exclude/--include", default=None, help="Learn from a flight or not; default: not after a fault.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def import_(file: Path, store: Path | None, out: Path | None, exclude: bool | None, as_json: bool) -> None:
+    """Make a store of an .npz file that `export` wrote, or add a flight log to one.
+
+    A flight log is what a robot did under a policy, as `gcl deploy` wrote it. It becomes one episode of a store of that
+    robot, which is made if it is not there: its longest stretch without a gap.
+
+    \b
+    Examples:
+      gcl demos import my_demos.npz copy.zarr
+      gcl demos import runs/flight/flight.npz --out flights.zarr
+    """
+    from demos.flight import is_flight
+
+    if (store is None) == (out is None):
+        raise click.UsageError("say once into which store: gcl demos import FILE STORE")
+    target = store or out
+    assert target is not None
+    if is_flight(file):
+        about = _import_flight(file, target, exclude)
+    elif exclude is not None:
+        raise click.UsageError("--exclude and --include are for flight logs; an export knows what it excludes")
+    else:
+        about = _import_export(file, target)
+    if as_json:
+        click.echo(json.dumps(about))
+        return
+    for remark in about.get("remarks", []):
+        click.echo(f"{file}: {remark}", err=True)
+    click.echo(f"{target}: {about['n_episodes']} episodes" + _told(about))
+
+
+def _import_export(file: Path, store: Path) -> dict[str, Any]:
+    from demos.convert import import_npz
+
+    with import_npz(file, store) as made:
+        return {"store": str(store), **made.identity()}
+
+
+def _import_flight(file: Path, store: Path, exclude: bool | None) -> dict[str, Any]:
+    from demos.flight import flight_episode, read_flight
+    from demos.store import DemoStore
+
+    flight = read_flight(file)
+    found: FlightEpisode = flight_episode(flight, file.name)
+    if store.exists():
+        target = DemoStore.open(store, flight.spec, mode="a")
+    else:
+        target = DemoStore.create(store, flight.spec, source="import:flight")
+    with target:
+        index = target.append(found.episode, excluded=exclude, note=found.note)
+        excluded = index in target.identity()["excluded"]
+        return {
+            "store": str(store), **target.identity(), "index": index, "length": found.episode.length,
+            "ended_by": found.episode.ended_by, "excluded_this": excluded, "note": found.note,
+            "remarks": list(found.remarks),
+        }  # fmt: skip
+
+
+def _told(about: dict[str, Any]) -> str:
+    if "index" not in about:
+        return ""
+    kept = "excluded; --include learns from it" if about["excluded_this"] else "to be learned from"
+    fault = f", fault {about['note']['fault']}" if about["note"]["fault"] else ""
+    return f"; episode {about['index']}: {about['length']} steps{fault}, {kept}"
