@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from cyclonedds.core import DDSException, Policy, Qos
 from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.internal import InvalidSample
 from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
@@ -76,18 +76,19 @@ class Ros2Robot:
         self.thread.join()
 
     def _run(self) -> None:
-        while not self.ending.wait(0.0005):
+        ending = False
+        while not ending:
+            ending = self.ending.wait(0.0005)  # and once more after it: what came before the end is heard
             try:
                 for message in self.reader.take(1):
-                    self._hear(message)
-                    self.speak()
+                    if not isinstance(message, InvalidSample):  # which is word of a publisher's end
+                        self._hear(message)
+                        self.speak()
                 if self.heartbeat:
                     self.speak()
                     self.ending.wait(0.005)
-            except (DDSException, AttributeError):
-                # The domain closed under it, or word of a publisher's end instead of a message.
-                if self.ending.is_set():
-                    return
+            except DDSException:
+                pass  # the domain closed under it, as it does in the driver's own process
 
     def _hear(self, message: Float64MultiArray | JointTrajectory) -> None:
         if isinstance(message, JointTrajectory):
@@ -130,7 +131,6 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     robot.close()
-    time.sleep(0)
     print(json.dumps(robot.heard))
     del opened
 

@@ -1,6 +1,7 @@
 """Ros2Backend keeps the contract, over sockets too, and lets neither a second voice nor a broken one reach the loop."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -373,3 +374,14 @@ def test_other_sensors() -> None:
         assert backend.step(np.zeros(3)) is newest
         all_speak()
         eventually(lambda: backend.step(np.zeros(3)).sequence > newest.sequence)
+
+
+def test_without_cyclonedds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where cyclonedds is not installed, the driver says what to install."""
+    for name in ("ros2_inbox", "ros2_messages", "ros2_node"):
+        monkeypatch.delitem(sys.modules, f"robots.{name}", raising=False)
+        monkeypatch.delattr(f"robots.{name}", raising=False)
+    for name in [name for name in sys.modules if name.startswith("cyclonedds")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=r"gcl-toolkit\[ros2\]"):
+        Ros2Backend(SPEC, wired(SPEC))

@@ -81,8 +81,10 @@ def _targets(driver: str, spec: RobotSpec, seed: int) -> list[Target]:
 
         return [JointStateTarget(spec, seed)]
     if driver == "rtps":
-        from toolkit.fuzzing.rtps_target import RtpsTarget
-
+        try:
+            from toolkit.fuzzing.rtps_target import RtpsTarget
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"{error.name} is not installed: pip install 'gcl-toolkit[ros2]'") from error
         return [RtpsTarget(spec, seed)]
     from toolkit.fuzzing.socket_target import ControllerTarget, ServerTarget
 

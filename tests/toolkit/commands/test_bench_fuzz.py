@@ -1,6 +1,7 @@
 """`gcl bench fuzz` counts what it throws, and ends with 1 when a driver did what it must not."""
 
 import json
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -25,6 +26,15 @@ def test_a_violation_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(fuzz, ["--packets", "20000"])
     assert result.exit_code == 1
     assert "VIOLATION" in result.output and "dds: 20,000 packets" in result.output
+
+
+def test_without_cyclonedds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw packets need a running driver; where its library is missing, the message says what to install."""
+    monkeypatch.delitem(sys.modules, "toolkit.fuzzing.rtps_target", raising=False)
+    monkeypatch.setitem(sys.modules, "cyclonedds", None)
+    monkeypatch.setitem(sys.modules, "cyclonedds.domain", None)
+    result = CliRunner().invoke(fuzz, ["--driver", "rtps"])
+    assert result.exit_code == 1 and "gcl-toolkit[ros2]" in result.output
 
 
 def test_an_unfit_robot() -> None:
