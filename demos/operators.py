@@ -109,8 +109,11 @@ class PolicyOperator:
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Begins the noise anew."""
+        """Begins the noise anew, and lets a policy that remembers forget."""
         self._rng = np.random.default_rng([seed, 0x9015E])
+        forget = getattr(self._act, "reset", None)
+        if forget is not None:
+            forget()
 
     def __call__(self, observation: np.ndarray, step: int) -> np.ndarray:
         """The policy's action (act_dim,), noise included."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from export.bundle import MANIFEST_NAME
 from export.monitor import RewardMonitor
+from export.signature import SIGNATURE_NAME
 from robots.spec import ToolkitError
 
 if TYPE_CHECKING:
@@ -67,10 +68,14 @@ class HotSwap:
             except ToolkitError as error:
                 self.refused.append(str(error))
 
-    def _mark(self) -> tuple[int, int, int] | None:
-        """What tells one bundle from another without reading it; None if there is none."""
+    def _mark(self) -> tuple[int, ...] | None:
+        """What tells one bundle, and one signature of it, from another without reading them; None if there is none."""
         try:
             status = (self._path / MANIFEST_NAME).stat()
         except OSError:
             return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+        try:
+            signed_ns = (self._path / SIGNATURE_NAME).stat().st_mtime_ns
+        except OSError:
+            signed_ns = 0  # not signed, or not yet: a signature that comes later is a change
+        return status.st_ino, status.st_mtime_ns, status.st_size, signed_ns

@@ -7,6 +7,7 @@ import pytest
 
 from export.bundle import MANIFEST_NAME, BundleError
 from export.hot_swap import HotSwap, Successor
+from export.signature import SIGNATURE_NAME
 
 
 class Loader:
@@ -65,11 +66,13 @@ def test_a_refused_one_changes_nothing(watched: tuple[Path, Loader, HotSwap]) ->
     """One that cannot be loaded is told and tried once; a folder that is gone for a moment is waited for."""
     folder, loader, swap = watched
     loader.refuse = True
-    put(folder, "damaged one")
+    put(folder, "one that is not signed yet")
     wait(lambda: swap.refused == ["damaged"])
+    (folder / SIGNATURE_NAME).write_text("signed, but still refused")
+    wait(lambda: swap.refused == ["damaged"] * 2)
     (folder / MANIFEST_NAME).unlink()
     time.sleep(0.05)
-    assert swap.take() is None and loader.calls == 1
+    assert swap.take() is None and loader.calls == 2
     loader.refuse = False
     put(folder, "a good one at last")
     wait(lambda: swap._ready is not None)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from guardian_process import GuardianProcess
 
 from demos.store import DemoStore
+from robots import load_robot
 from robots.mock import MockBackend
 from toolkit.cli import main
 
@@ -146,11 +148,9 @@ def test_a_robot_that_fails_costs_only_what_came_after(tmp_path: Path, monkeypat
 
 def test_records_a_robot_over_the_wire(tmp_path: Path) -> None:
     """A robot at the end of a cable is recorded in real time, each episode from its seed."""
-    from simulator_process import SimulatorProcess
-
-    with SimulatorProcess("cheetah") as simulator:
+    with GuardianProcess(load_robot("cheetah"), tmp_path) as guardian:
         result = gcl(
-            "record", "--robot", "cheetah", "--backend", "udp", "--address", simulator.address,
+            "record", "--robot", "cheetah", "--backend", "udp", "--address", guardian.address,
             "--seconds", 0.2, "-n", 2, "--out", tmp_path / "a.zarr",
         )  # fmt: skip
     assert result.exit_code == 0, result.output
