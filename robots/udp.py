@@ -222,7 +222,7 @@ class UdpBackend(Backend):
     def _reading(self, answer: Message, timestamp_ns: int) -> SensorReading:
         if answer.kind == REFUSAL:
             self._running = False
-            reason = "".join(chr(int(c)) if 32 <= c < 0x110000 else "?" for c in answer.payload)
+            reason = "".join(chr(int(c)) if 32 <= c < 0xD800 or 0xE000 <= c < 0x110000 else "?" for c in answer.payload)
             raise BackendError(f"the robot at {self._address} refused: {reason}")
         expected = 1 + len(self.spec.channels)
         if answer.kind != READING or answer.payload.size != expected:

@@ -31,6 +31,7 @@ def server() -> RobotServer:
 
 
 def now(server: RobotServer) -> float:
+    assert isinstance(server.backend, MujocoBackend)
     return server.backend.data.time
 
 

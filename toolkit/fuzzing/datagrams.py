@@ -9,7 +9,7 @@ from toolkit.fuzzing.datagram_oracle import MEASURE, RESET, body, seal
 
 _ODD = (
     float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1e308, -1e308, 2.0**53, 2.0**64, -1.0, 0.5, 1e-300,
-    1114111.0,
+    1114111.0, float(0xD800),
 )  # fmt: skip
 _REMEMBERED = 64  # datagrams kept for replaying and splicing
 

@@ -97,7 +97,6 @@ def test_a_controller_that_believes_any_answer_is_found_out(monkeypatch: pytest.
     found_out(lambda: ControllerTarget(SPEC, 0, b"", False), "nobody sent|without an answer")
 
 
-@pytest.mark.xfail(strict=True, reason="robots/udp.py prints lone surrogates as they come")
 def test_a_refusal_can_be_printed() -> None:
     """The reason that a robot gives for a refusal is text, whatever numbers it was made of."""
     target = ControllerTarget(SPEC, 0, b"", False)
