@@ -32,7 +32,7 @@ def test_inverse(action: list[float]) -> None:
     np.testing.assert_allclose(found, action, atol=1e-14)
 
 
-@given(st.lists(st.floats(allow_nan=False), min_size=12, max_size=12))
+@given(st.lists(st.floats(allow_nan=False, width=32), min_size=12, max_size=12))
 def test_always_within_limits(action: list[float]) -> None:
     """Whatever finite or infinite action comes, the command is within every actuator's limits."""
     command = make_command(QUADRUPED, np.array(action))
