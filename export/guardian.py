@@ -28,6 +28,7 @@ from export.real_time import RealTimeOptions, left_alone
 from export.safety import Fault
 from robots.backend import BackendError
 from robots.datagram import LARGEST
+from robots.hardware_yaml import read_hardware
 from robots.open_backend import BACKENDS, open_backend
 from robots.robot_yaml import read_spec
 from robots.spec import ToolkitError
@@ -89,6 +90,7 @@ class _EventWriter:
     """Writes events as JSON lines from a thread: a slow or full disk must not stop who holds the robot."""
 
     def __init__(self, path: Path | None) -> None:
+        self.failed: OSError | None = None  # why the record is not whole
         self._path = path
         self._queue: queue.SimpleQueue[Fault | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -112,10 +114,7 @@ class _EventWriter:
                     with open(self._path, "a", encoding="utf-8") as file:
                         file.write(line + "\n")
             except OSError as error:
-                # The robot is held all the same; who reads the exit code learns that the record is not whole.
-                self.failed: OSError | None = error
-
-    failed = None
+                self.failed = error
 
 
 def _key(options: argparse.Namespace) -> bytes:
@@ -134,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m export.guardian", description="Owns a robot and guards it.")
     parser.add_argument("--robot", required=True, help="name, robot.yaml, or .json with a bundle's spec")
     parser.add_argument("--directory", type=Path, help="for a .json: where its model file lies")
-    parser.add_argument("--backend", choices=BACKENDS, default="sim", help="what drives the robot")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="what drives the robot; default: --hardware's driver, or sim"
+    )
     parser.add_argument("--hardware", type=Path, help="how this very robot is wired")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one, which the line printed tells")
@@ -155,8 +156,9 @@ def main() -> None:
         if not is_loopback(options.host) and not (options.allow_remote and key):
             raise BackendError(f"{options.host} can be reached from other machines; give --allow-remote and --key")
         spec = read_spec(options.robot, options.directory)
+        driver = "sim" if options.hardware is None else read_hardware(options.hardware, spec).driver
         with (
-            open_backend(options.backend, spec, seed=options.seed, hardware=options.hardware) as backend,
+            open_backend(options.backend or driver, spec, seed=options.seed, hardware=options.hardware) as backend,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
         ):
             try:
@@ -183,6 +185,8 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
         print(json.dumps(ready | {"granted": granted}), flush=True)
         serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno())
     writer.finish()
+    if writer.failed is not None:
+        print(f"export.guardian: {options.events}: {writer.failed.strerror}", file=sys.stderr)
     if robot.safety.fault is not None and robot.safety.fault.reason != "not_armed":
         sys.exit(3)
 
