@@ -71,6 +71,9 @@ class RewardConfig:
     generator "sac", whose iterations are shorter, 2048."""
     log_z: str = "solved"
     """How log Z is found: "solved" on each batch, or "adam", a parameter with a step size of its own (an ablation)."""
+    memory: float = 0.0
+    """Share of the policy's segments per update that come from all the run's policies so far, in [0, 1); 0 for the
+    present one's alone. With it the reward stays a guide far from the last policy: `--objective reward` needs that."""
     expert_log_q: str = "fresh"
     """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
 
@@ -250,6 +253,11 @@ class TrainConfig:
         require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")
         require(
             reward.temper is None or 0.0 < reward.temper <= 1.0, f"reward.temper {reward.temper}; must be in (0, 1]"
+        )
+        require(0.0 <= reward.memory < 1.0, f"reward.memory {reward.memory}; must be in [0, 1)")
+        require(
+            reward.memory == 0.0 or self.generator == "ppo",
+            f'reward.memory {reward.memory} with generator "sac", whose replay is its memory; set it to 0',
         )
         for name in ("updates", "batch_steps"):
             at_least_1(f"reward.{name}", getattr(reward, name))

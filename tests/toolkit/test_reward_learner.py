@@ -108,6 +108,33 @@ def test_stale_log_q_is_that_of_the_first_policy(policy: GaussianPolicy):
         assert bool((judge.expert._mean != before).any()) is moves
 
 
+def test_memory_keeps_the_reward_a_guide_where_the_policy_no_longer_goes(policy: GaussianPolicy):
+    """After the policy moved from -0.8 to 0.8, the old actions still earn less; without a memory that fades."""
+    observation = torch.randn(200, OBS_DIM)
+    old, new = (torch.full((200, ACT_DIM), action) for action in (-0.8, 0.8))
+    gaps = []
+    for memory in (0.5, 0.0):
+        judge, generator = learner(memory=memory, gradient_penalty=1.0), torch.Generator().manual_seed(1)
+        for action in (-0.8, 0.8):
+            with torch.no_grad():
+                policy.log_std_raw.fill_(-2.0)
+                list(policy.mean_net.parameters())[-1].fill_(action)
+            for _ in range(60):
+                judge.update(rollout(policy), policy, generator, 0.0)
+        gaps.append(float((judge.reward(observation, new) - judge.reward(observation, old)).mean().detach()))
+    assert gaps[0] > 2.0 * max(gaps[1], 0.0) and gaps[0] > 0.1, gaps
+
+
+def test_memory_is_part_of_the_state(policy: GaussianPolicy):
+    """A resumed learner draws the same old segments."""
+    one, two = learner(memory=0.5), learner(memory=0.5)
+    one.update(rollout(policy), policy, torch.Generator().manual_seed(1), 0.0)
+    two.load_state_dict(one.state_dict(), policy)
+    assert one.memory is not None and two.memory is not None
+    drawn = [memory.draw(8, torch.Generator().manual_seed(2)) for memory in (one.memory, two.memory)]
+    assert torch.equal(drawn[0].state, drawn[1].state)
+
+
 def test_expert_log_q_is_scored_under_the_policy_of_now(policy: GaussianPolicy):
     """The published failure: a log q of the expert's actions that is not recomputed when the policy moves."""
     expert = ExpertSegments(DEMOS, RunningNormalizer(OBS_DIM), 0.0, np.random.default_rng(0))

@@ -24,7 +24,7 @@ def test_seeds_are_multiplied_out() -> None:
     studies = all_studies(4)
     assert [job.seed for job in studies["reach"].jobs] == [0, 1, 2, 3] * len(REACH)
     assert len(studies["family"].jobs) == 2 * 4 * len(FAMILY)
-    assert len(studies["ablation"].jobs) == 2 * 4 * len(ABLATION)
+    assert len(studies["ablation"].jobs) == len(studies["scratch"].jobs) == 4 * len(ABLATION)
     assert [(job.robot, job.seed) for job in studies["smoke"].jobs] == [("cartpole", 0), ("cheetah", 0)]
 
 
