@@ -133,7 +133,7 @@ def _reoptimise(seeds: Sequence[int]) -> Study:
     how = {"kind": "reoptimise", "measure_too": CORRELATION, "at_least": 0.9}
     longer = {"steps": GUIDE_STEPS, "again_steps": AGAIN_STEPS, **how}
     cases = [(robot, seed) for robot in HARD for seed in seeds]
-    guides = [_job("reoptimise", robot, "with a memory", seed, GUIDE, **longer) for robot, seed in cases]
+    guides = [_job("reoptimise", robot, "memory", seed, GUIDE, **longer) for robot, seed in cases]
     plain = [_job("reoptimise", "cheetah", "from scratch", seed, **how) for seed in seeds]
     target = ">= 0.9 of the policy trained with it; Pearson >= 0.95"
     return Study("reoptimise", "a new policy from the frozen exported reward", target, (*guides, *plain))
