@@ -24,6 +24,8 @@ STEPS = {
     "jaco": 4_000_000,
 }
 REACH, STRETCH = ("cheetah", "walker", "cartpole", "reacher", "finger", "hopper"), ("quadruped", "humanoid", "jaco")
+# Where beginnings decide: some from which the policy never gets going
+SHORT_EPISODES = {"finger": ("episode_steps=200",)}
 HARD = ("cheetah", "walker")  # where the method has failed in print
 
 EPISODE = {"tempered": ("reward.segment=0",), "annealed to exact": ("reward.segment=0", "reward.anneal=0.5")}
@@ -93,6 +95,11 @@ def _job(study: str, robot: str, name: str, seed: int, settings: tuple[str, ...]
 
 def _reach(seeds: Sequence[int]) -> Study:
     jobs = [_job("reach", robot, "segment", seed, at_least=0.98) for robot in REACH for seed in seeds]
+    jobs += [
+        _job("reach", robot, "short-episodes", seed, settings, at_least=0.98)
+        for robot, settings in SHORT_EPISODES.items()
+        for seed in seeds
+    ]
     target = ">= 0.98, no seed under 0.9"
     return Study("reach", "segment-level GAN-GCL from 5 demos", target, tuple(jobs), no_seed_under=0.9)
 
