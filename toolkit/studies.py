@@ -43,11 +43,11 @@ FAMILY_SECONDS = 150.0
 ABLATION = {
     "as it ships": (),
     "temper 1 (exact logit)": ("reward.temper=1",),
-    "alpha 0.1": ("reward.alpha=0.1",),
-    "alpha 0.03": ("reward.alpha=0.03",),
-    "log Z by Adam": ("reward.log_z=adam",),
-    "no gradient penalty": ("reward.gradient_penalty=0",),
     "stale log q": ("reward.expert_log_q=stale",),
+    "no gradient penalty": ("reward.gradient_penalty=0",),
+    "alpha 0.1": ("reward.alpha=0.1",),
+    "log Z by Adam": ("reward.log_z=adam",),
+    "alpha 0.03": ("reward.alpha=0.03",),
 }
 # No clone and no hold on the demos: the method alone, from random actions
 SCRATCH = ("policy.warm_start=0", "ppo.demo_weight=0")
