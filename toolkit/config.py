@@ -17,6 +17,7 @@ OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward", "offline")
 GENERATORS = ("ppo", "sac")
 NEGATIVES = ("current", "mixture")
 _LEAST_SEGMENTS = 16  # of each kind per update, however long they are
+_EXACT_SHARE = 0.1  # of a run whose temper is annealed, at its end
 REWARD_INPUTS = ("state-action", "state")
 LOG_Z = ("solved", "adam")
 WEIGHTINGS = ("agreement", "equal")
@@ -57,7 +58,9 @@ class RewardConfig:
     temper: float | None = None
     """Factor on the logit in (0, 1]; None means alpha / L, which keeps the logit within about 10; 1 is exact."""
     anneal: float = 0.0
-    """Share of the run after which temper has risen, by equal factors, to 1 (the exact objective); 0 keeps it."""
+    """Share of the run over which temper rises, by equal factors, to 1 (the exact objective), in [0, 0.9]; 0 keeps it.
+    It is tempered before that and exact in the last tenth: an exact discriminator tells whole episodes apart without
+    fail, and then learns no more, so it has to come when the reward is made."""
     gradient_penalty: float = 0.3
     """Weight of E |grad r_psi|^2 at points between expert and policy, in normalised units."""
     expert_jitter: float = 0.05
@@ -71,6 +74,9 @@ class RewardConfig:
     generator "sac", whose iterations are shorter, 2048."""
     log_z: str = "solved"
     """How log Z is found: "solved" on each batch, or "adam", a parameter with a step size of its own (an ablation)."""
+    memory: float = 0.0
+    """Share of the policy's segments per update that come from all the run's policies so far, in [0, 1); 0 for the
+    present one's alone. With it the reward stays a guide far from the last policy: `--objective reward` needs that."""
     expert_log_q: str = "fresh"
     """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
 
@@ -87,9 +93,12 @@ class RewardConfig:
         return max(1, self.updates * self.batch_steps // (self.batch_segments * self.segment))
 
     def temper_at(self, progress: float) -> float:
-        """kappa at a share `progress` of the run: from `temper` to 1 by equal factors over `anneal`."""
+        """kappa at a share `progress` of the run: from `temper` to 1 by equal factors over `anneal`, 1 at the end."""
         assert self.temper is not None, "resolved settings hold a number"
-        return self.temper if self.anneal == 0.0 else self.temper ** (1.0 - min(1.0, progress / self.anneal))
+        if self.anneal == 0.0:
+            return self.temper
+        risen = 1.0 - max(0.0, 1.0 - _EXACT_SHARE - progress) / self.anneal
+        return self.temper ** (1.0 - max(0.0, risen))
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,9 @@ class TrainConfig:
     """How much each demo counts: "agreement" (less for those unlike the majority, `demos/agreement.py`) or "equal"."""
     randomize: bool = False
     """Whether each environment draws its own masses, friction, gains, delay and noise from `robot.yaml`'s randomize."""
+    episode_steps: int = 0
+    """Control steps after which an episode of training is cut short (a truncation: V still looks ahead), so that
+    beginnings are practised more often; 0 means as long as robot.yaml says. Evaluation keeps whole episodes."""
     holdout: float = 0.1
     """Share of each demo kept from the learner and used to measure overfitting."""
     checkpoint_every: int = 50
@@ -234,6 +246,7 @@ class TrainConfig:
         require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
         for name in ("total_steps", "threads", "checkpoint_every"):
             at_least_1(name, getattr(self, name))
+        require(self.episode_steps >= 0, f"episode_steps {self.episode_steps}; must be >= 1, or 0 for the robot's own")
         require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
         require(self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1")
         reward, ppo = self.reward, self.ppo
@@ -245,11 +258,17 @@ class TrainConfig:
             reward.expert_log_q in EXPERT_LOG_Q,
             f"reward.expert_log_q {reward.expert_log_q!r}; legal are {', '.join(EXPERT_LOG_Q)}",
         )
-        require(0.0 <= reward.anneal <= 1.0, f"reward.anneal {reward.anneal}; must be in [0, 1]")
+        longest = 1.0 - _EXACT_SHARE
+        require(0.0 <= reward.anneal <= longest, f"reward.anneal {reward.anneal}; must be in [0, {longest}]")
         require(reward.segment >= 0, f"reward.segment {reward.segment}; must be >= 1, or 0 for the whole episode")
         require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")
         require(
             reward.temper is None or 0.0 < reward.temper <= 1.0, f"reward.temper {reward.temper}; must be in (0, 1]"
+        )
+        require(0.0 <= reward.memory < 1.0, f"reward.memory {reward.memory}; must be in [0, 1)")
+        require(
+            reward.memory == 0.0 or self.generator == "ppo",
+            f'reward.memory {reward.memory} with generator "sac", whose replay is its memory; set it to 0',
         )
         for name in ("updates", "batch_steps"):
             at_least_1(f"reward.{name}", getattr(reward, name))

@@ -22,6 +22,7 @@ from toolkit.losses import (
     solve_log_z,
 )
 from toolkit.maxent import guided_cost_loss, mixture_log_density
+from toolkit.memory import Memory
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.policy_mixture import Scorer, members
 from toolkit.rollout import Rollout
@@ -30,6 +31,7 @@ from toolkit.trail import Trail
 from toolkit.whole_segments import draw_segments, whole_segments
 
 _KEPT = 64  # segments longer than a rollout that are kept, the latest
+_REMEMBERED = 65_536  # steps of past policies that are kept, as segments
 _REPORTED = tuple(f"reward/{name}" for name in ("loss", "accuracy", "penalty", "expert", "policy", "log_z", "ess"))
 _HELD_OUT = ("held_out/accuracy", "held_out/log_q", "held_out/reward")
 
@@ -63,6 +65,7 @@ class RewardLearner:
         # A replay has long segments in it already.
         long = config.generator == "ppo" and self.segment > config.ppo.horizon
         self.trail = Trail(self.segment, _KEPT) if long else None
+        self.memory = Memory(max(_KEPT, _REMEMBERED // self.segment)) if settings.memory > 0.0 else None
         self.rounds = 0  # rounds of updates so far
         self.log_z = torch.zeros((), dtype=torch.float64, device=reward.normalizer.mean.device)  # of one segment [nats]
         groups: list[Tensor] = [*reward.parameters()]
@@ -93,10 +96,11 @@ class RewardLearner:
         draw_actor = self._actor(rollout, experience, generator)
         if draw_actor is None:
             return metrics | {"reward/temper": temper}
+        draw_actor = self._with_memory(draw_actor, generator)
         updates = self.config.batch_updates
         for i in range(updates):
             expert = self.expert.draw(self.batch, generator)
-            metrics |= self._gradient_step(expert, draw_actor(), temper, generator, report=i == updates - 1)
+            metrics |= self._gradient_step(expert, draw_actor(self.batch), temper, generator, report=i == updates - 1)
         if self.held_out is not None:
             self.held_out.score(scorer)
             metrics |= self._measure_held_out(self.held_out.draw(self.batch, generator), temper)
@@ -105,15 +109,25 @@ class RewardLearner:
 
     def _actor(
         self, rollout: Rollout, experience: Segments, generator: torch.Generator
-    ) -> Callable[[], Segments] | None:
-        """Draws a batch of the policy's segments; None while there are too few of them: whole episodes take a while."""
+    ) -> Callable[[int], Segments] | None:
+        """Draws the policy's segments; None while there are too few of them: whole episodes take a while."""
         if (trail := self.trail) is not None:
             trail.add(rollout, experience, generator)
-            return (lambda: trail.draw(self.batch, generator)) if len(trail) == _KEPT else None
+            return (lambda count: trail.draw(count, generator)) if len(trail) == _KEPT else None
         if rollout.log_prob.numel() == 0:
             return None
         whole = whole_segments(rollout, self.segment)
-        return lambda: draw_segments(experience, whole, self.segment, self.batch, generator)
+        return lambda count: draw_segments(experience, whole, self.segment, count, generator)
+
+    def _with_memory(
+        self, draw_actor: Callable[[int], Segments], generator: torch.Generator
+    ) -> Callable[[int], Segments]:
+        """The same, with a share of the segments from all policies so far where there is a memory."""
+        if (memory := self.memory) is None:
+            return draw_actor
+        memory.offer(draw_actor(_KEPT), generator)
+        old = round(self.config.memory * self.batch)
+        return lambda count: draw_actor(count - old).beside(memory.draw(old, generator)) if old else draw_actor(count)
 
     @torch.no_grad()
     def label(
@@ -224,6 +238,7 @@ class RewardLearner:
             "rounds": self.rounds,
             "first_policy": first,
             "trail": None if self.trail is None else self.trail.state_dict(),
+            "memory": None if self.memory is None else self.memory.state_dict(),
         }
 
     def load_state_dict(self, state: dict, policy: GaussianPolicy) -> None:
@@ -234,6 +249,8 @@ class RewardLearner:
         self.rounds = state["rounds"]
         if self.trail is not None:
             self.trail.load_state_dict(state["trail"])
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
         if state["first_policy"] is not None:
             self.first_policy = copy.deepcopy(policy).requires_grad_(False)
             self.first_policy.load_state_dict(state["first_policy"])

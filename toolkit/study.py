@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Job:
     """Of training."""
     steps: int | None = None
     """Control steps of training; None for the default."""
+    again_steps: int | None = None
+    """Control steps of the trainings that begin from nothing on a reward that is given; None for `steps`."""
     seconds: float | None = None
     """Training is stopped after so many seconds [s]; None for never."""
     kind: str = "train"
@@ -132,16 +135,17 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     """
     run, bundle = folder / "run", folder / f"{Path(job.robot).name}.bundle"
     learned = ["--demos", demos] + (["--count", str(job.count)] if job.count is not None else [])
+    later = job if job.again_steps is None else dataclasses.replace(job, steps=job.again_steps)
     stages = [_train("train", job, run, *learned, *job.options), _evaluate("eval", run)]
     if job.kind in ("reoptimise", "transfer"):
         export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
         frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", job.variant or job.robot]
         again = folder / "again"
-        stages += [Stage("export", export), _train("again", job, again, *frozen), _evaluate("eval-again", again)]
+        stages += [Stage("export", export), _train("again", later, again, *frozen), _evaluate("eval-again", again)]
     if job.variant is not None:
         truth = folder / "truth"
         known = ["--objective", "task-reward", "--robot", job.variant]
-        stages += [_train("truth", job, truth, *known), _evaluate("eval-truth", truth)]
+        stages += [_train("truth", later, truth, *known), _evaluate("eval-truth", truth)]
     if job.measure_too:
         filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)
         stages.append(Stage("too", tuple(filled)))

@@ -10,7 +10,7 @@ from toolkit.study import Study
 from toolkit.study_report import Finished, Row, rows
 from toolkit.study_result import Result
 
-SIDE_BY_SIDE = ("family", "ablation")  # compared by their ends, not by their curves
+SIDE_BY_SIDE = ("family", "ablation", "scratch")  # compared by their ends, not by their curves
 _MOST_RATIO = 1.2  # above it a curve is cut off: what matters is near 1
 
 

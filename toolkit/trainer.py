@@ -47,11 +47,19 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
 
     Returns:
         The config with segment length, temper, shaping, batches and number of steps as they will be used.
+
+    Raises:
+        TrainingError: Training episodes too short to hold a segment.
     """
     reward = config.reward
     # AIRL's discriminator judges single steps.
     whole = min([spec.episode_steps, *lengths])
     segment = 1 if config.objective == "airl" else min(reward.segment or whole, spec.episode_steps)
+    if 0 < config.episode_steps < segment:
+        raise TrainingError(
+            f"episode_steps {config.episode_steps}: too short for segments of {segment} steps; give {segment} or more, "
+            "0 for the robot's own, or a shorter reward.segment"
+        )
     temper = reward.alpha / segment if reward.temper is None else reward.temper
     shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
     batch_steps = reward.batch_steps or _BATCH_STEPS[config.generator]
@@ -114,8 +122,11 @@ class Trainer:
         if episodes:
             self._learn_from(episodes)
         self.cloning_seconds = time.perf_counter() - started  # [s] wall clock; part of what a run takes
+        practised = spec
+        if config.episode_steps:
+            practised = dataclasses.replace(spec, episode_seconds=config.episode_steps * spec.control_dt)
         self.sim = BatchSim(
-            spec, config.acting.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
+            practised, config.acting.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0

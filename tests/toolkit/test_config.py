@@ -32,6 +32,7 @@ def test_round_trip_through_json():
         ("policy.hidden=64", "list of positive"),
         ("objective=gan-glc", "legal are gan-gcl"),
         ("reward.temper=2", r"\(0, 1\]"),
+        ("reward.memory=1", r"must be in \[0, 1\)"),
         ("alpha", "expected name=value"),
     ],
 )
@@ -39,6 +40,12 @@ def test_bad_settings_are_named(setting: str, message: str):
     """Each error says what came and what is legal."""
     with pytest.raises(ConfigError, match=message):
         with_settings(TrainConfig(), [setting])
+
+
+def test_a_second_memory_is_refused():
+    """The off-policy generator has a replay; a share of old segments beside it would be counted twice."""
+    with pytest.raises(ConfigError, match="whose replay is its memory"):
+        with_settings(TrainConfig(), ["generator=sac", "reward.memory=0.5"])
 
 
 def test_defaults_are_immutable():

@@ -18,6 +18,7 @@ from equivalence_checks import (
     check_shaping_soft,
     close,
     optimise,
+    other_psi,
 )
 from exact_systems import (
     ALPHA,
@@ -76,6 +77,31 @@ def test_a_tempered_optimum_depends_on_the_policy(batch):
     r, log_q, log_p = batch.reward(psi), batch.log_q, batch.log_p
     close(torch.sigmoid(temper * (r / ALPHA - log_z - log_q)), torch.sigmoid(log_p - log_q), 1e-6)
     close(r / ALPHA - log_z, log_q + (log_p - log_q) / temper, 1e-5)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("temper", [0.25, 0.01])
+def test_tempered_is_exact_for_a_reward_that_leans_on_the_policy(system, temper):
+    """The tempered L_D(r) is the exact one of r' = kappa r + (1 - kappa) alpha log q, where q is the present policy.
+
+    So by fact 2 the gradient of the tempered loss is a maximum-entropy one, of r' and not of r. And it is why r has to
+    shrink to r', and not to kappa r, if the game is to go on unmoved as kappa rises to 1.
+    """
+    for batch in SYSTEMS[system]:
+        psi = other_psi(batch)
+        r = batch.reward(psi)
+        leaning = temper * r + (1.0 - temper) * ALPHA * batch.log_q
+        log_z = losses.solve_log_z(r, batch.log_q, batch.expert, ALPHA, temper)
+        close(losses.solve_log_z(leaning, batch.log_q, batch.expert, ALPHA, 1.0), temper * log_z, 1e-9)
+        tempered = losses.gan_gcl_logit(r, batch.log_q, log_z, ALPHA, temper)
+        exact = losses.gan_gcl_logit(leaning, batch.log_q, temper * log_z, ALPHA, 1.0)
+        close(exact, tempered, 1e-9)
+        log_mu = maxent.mixture_log_density(leaning, batch.log_q, temper * log_z, ALPHA)
+        guided = maxent.guided_cost_loss(leaning[batch.expert], leaning, log_mu, ALPHA, 1.0)
+        loss = losses.discriminator_loss(tempered[batch.expert], tempered[~batch.expert])
+        of_guided, of_loss = (torch.autograd.grad(x, psi, retain_graph=True)[0] for x in (guided, loss))
+        assert of_guided.abs().max() > 1e-4  # 0 = 0 would show nothing
+        close(of_loss, of_guided, 1e-9)
 
 
 def test_a_tempered_guided_cost_overstates_the_step_to_the_expert():

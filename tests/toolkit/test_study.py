@@ -53,6 +53,8 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     assert variant not in train and f"--robot {variant}" in again
     assert f"--objective task-reward --robot {variant} --out f/truth" in truth
     assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
+    longer = commands(dataclasses.replace(job, again_steps=3000))
+    assert ["--steps 3000" in command for command in longer if " train " in command] == [False, True, True]
     assert job.folder_name == "cheetah-to-long_leg-segment-s2"
 
 

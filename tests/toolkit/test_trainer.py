@@ -124,6 +124,17 @@ def test_whole_episodes_of_different_lengths():
     run.iterate()
 
 
+def test_short_training_episodes():
+    """episode_steps=20: a new beginning every 20 steps at the latest, of the same robot; too short is said."""
+    run = trainer(None, "episode_steps=20", "reward.segment=8")
+    ended = torch.cat([run.collector.collect(run.policy, 16).truncation for _ in range(5)])
+    gaps = ended.nonzero()[:, 1].bincount(minlength=8)
+    assert bool((gaps >= 4).all()), gaps  # in 80 steps
+    assert run.spec.sha256 == SPEC.sha256
+    with pytest.raises(TrainingError, match="too short for segments of 1000 steps"):
+        trainer(None, "episode_steps=20", "reward.segment=1000")
+
+
 def test_generator_decides_the_size_of_a_run():
     """Steps, environments, horizon and batches are the generator's, unless the user says otherwise."""
     sac = with_settings(TrainConfig(), ["generator=sac"])

@@ -24,6 +24,7 @@ REPORT, CURVES, BARS = "learning.md", "learning.png", "learning-bars.png"
 @click.command(name="learning")
 @click.option("--studies", "names", help="Which, separated by commas. Default: all that --list shows without a star.")
 @click.option("--robots", help="Only jobs on these robots, separated by commas.")
+@click.option("--settings", help="Only jobs of these settings, as the table names them, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds of each setting.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Jobs at a time. Default: one a core.")
 @click.option("--smoke", is_flag=True, help="Only a two-minute check; exit code 1 if it misses its target.")
@@ -37,8 +38,8 @@ REPORT, CURVES, BARS = "learning.md", "learning.png", "learning-bars.png"
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON and no progress bar.")
 def command(
-    names: str | None, robots: str | None, seeds: int, side_by_side: int | None, smoke: bool, control: bool,
-    retry: bool, report_only: bool, list_only: bool, out: Path, as_json: bool,
+    names: str | None, robots: str | None, settings: str | None, seeds: int, side_by_side: int | None, smoke: bool,
+    control: bool, retry: bool, report_only: bool, list_only: bool, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Train, evaluate and compare on many robots, settings and seeds.
 
@@ -52,7 +53,8 @@ def command(
       gcl bench learning --smoke
       gcl bench learning --studies reach,family --seeds 3
     """
-    studies = _on_robots(_chosen(names, seeds, smoke, control), robots)
+    studies = _chosen(names, seeds, smoke, control)
+    studies = _narrowed(_narrowed(studies, "robot", robots), "name", settings)
     if list_only:
         _list(seeds, as_json)
         return
@@ -95,20 +97,22 @@ def _chosen(names: str | None, seeds: int, smoke: bool, control: bool) -> list[S
     return [studies[name] for name in dict.fromkeys(wanted)]
 
 
-def _on_robots(studies: list[Study], robots: str | None) -> list[Study]:
-    """The studies with their jobs on some robots only, those that have none left out."""
+def _narrowed(studies: list[Study], field: str, wanted: str | None) -> list[Study]:
+    """The studies with those jobs only whose `field` is one of the `wanted`, those that have none left out."""
     from toolkit.study import StudyError
 
-    if robots is None:
+    if wanted is None:
         return studies
-    wanted = {name.strip() for name in robots.split(",")}
-    known = {job.robot for study in studies for job in study.jobs}
-    if not wanted <= known:
+    names = {name.strip() for name in wanted.split(",")}
+    known = {getattr(job, field) for study in studies for job in study.jobs}
+    if not names <= known:
+        option = {"robot": "--robots", "name": "--settings"}[field]
         raise StudyError(
-            f"--robots {robots!r}: no job on {', '.join(sorted(wanted - known))}; legal are {', '.join(sorted(known))}"
+            f"{option} {wanted!r}: no job on {', '.join(sorted(names - known))}; legal are {', '.join(sorted(known))}"
         )
     kept = [
-        dataclasses.replace(study, jobs=tuple(job for job in study.jobs if job.robot in wanted)) for study in studies
+        dataclasses.replace(study, jobs=tuple(job for job in study.jobs if getattr(job, field) in names))
+        for study in studies
     ]
     return [study for study in kept if study.jobs]
 

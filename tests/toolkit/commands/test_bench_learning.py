@@ -98,11 +98,15 @@ def test_a_wrong_choice_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_robots_narrow_the_studies():
-    """--robots keeps the jobs on those robots, drops studies without any, and refuses a robot that no job is on."""
+def test_robots_and_settings_narrow_the_studies():
+    """--robots and --settings keep the jobs they name, drop studies without any, and refuse what no job has."""
     studies = list(all_studies(2).values())
-    kept = bench_learning._on_robots(studies, "finger, hopper")
+    kept = bench_learning._narrowed(studies, "robot", "finger, hopper")
     assert {job.robot for study in kept for job in study.jobs} == {"finger", "hopper"}
     assert {study.name for study in kept} == {"reach", "control"}
-    with pytest.raises(StudyError, match="no job on toaster; legal are cartpole"):
-        bench_learning._on_robots(studies, "toaster")
+    with pytest.raises(StudyError, match="--robots 'toaster': no job on toaster; legal are cartpole"):
+        bench_learning._narrowed(studies, "robot", "toaster")
+    (episode,) = bench_learning._narrowed(studies, "name", "tempered")
+    assert {(job.study, job.name) for job in episode.jobs} == {("episode", "tempered")}
+    with pytest.raises(StudyError, match="--settings 'lukewarm': no job on lukewarm"):
+        bench_learning._narrowed(studies, "name", "lukewarm")
