@@ -120,6 +120,7 @@ def _drive(
     clock = PeriodicClock(round(spec.control_dt * 1e9), options.spin_ns)
     compute, tick, wake = (box.histogram(name) for name in ("compute", "tick", "wake"))
     end = _Ending(safety, round(seconds / spec.control_dt), round(config.fault_seconds / spec.control_dt))
+    margin_ns = clock.period_ns // 10  # after the robot's answer there are the score and the row to be kept
     longest_streak = max(2, round(config.miss_seconds / spec.control_dt))
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
@@ -133,6 +134,7 @@ def _drive(
                 begin, clock.ticks, clock.misses, clock.skipped, safety.stale_readings, safety.blend, step.window_mean
             )
             outside.look(step, begin)
+            backend.answer_by_ns = clock.deadline_ns - margin_ns
             measured = end.asked(reading, backend.measure) if options.measure_first else reading
             command = step.command(measured, clock.now())
             ready = clock.now()

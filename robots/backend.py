@@ -31,6 +31,8 @@ class Backend(ABC):
     """Something that takes commands and measures. Not thread-safe: one loop drives it."""
 
     spec: RobotSpec
+    # [ns] monotonic clock, set by a loop before each step: who may return an older reading rather than be late does so.
+    answer_by_ns: int | None = None
 
     @abstractmethod
     def reset(self) -> SensorReading:

@@ -29,6 +29,8 @@ from robots.datagram import (
 from robots.spec import RobotSpec
 
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
+_FAREWELLS = 3  # nobody answers one, and the robot's side takes the loss of it for the loss of its controller
+_LEAST_WAIT_NS = 50_000  # [ns]
 _REMEMBERED = 256  # requests whose answers may still come late
 
 
@@ -84,9 +86,10 @@ class UdpBackend(Backend):
             allow_remote: Whether the address may be on another machine. Without a key datagrams can be forged, so this
                 is for a cable or a network of your own; with one they cannot, but are not secret.
             key: At most 64 bytes that the robot's side knows too; empty for none.
-            real_time: A step waits for its reading at most 0.8 control periods and returns the newest one there is, so
-                that a lost datagram costs the loop a repeated reading and no deadline. Otherwise it asks again until
-                the time-out, and no step is ever lost: for recording and tests.
+            real_time: A step waits for its reading at most 0.8 control periods, and not beyond `answer_by_ns`, and
+                returns the newest one there is, so that a lost datagram or a late start costs the loop a repeated
+                reading and no deadline. Otherwise it asks again until the time-out, and no step is ever lost: for
+                recording and tests.
 
         Raises:
             BackendError: The address is malformed, unusable, or remote without `allow_remote`, or the key is too long.
@@ -145,10 +148,10 @@ class UdpBackend(Backend):
     def close(self) -> None:
         """Tells the robot that nobody drives it any more. Closing twice is allowed."""
         if self._socket is not None:
+            farewell = encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._key)
             try:
-                self._socket.send(
-                    encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._key)
-                )
+                for _ in range(_FAREWELLS):
+                    self._socket.send(farewell)
             except OSError:
                 pass  # Whoever is gone already needs no farewell.
             self._socket.close()
@@ -167,7 +170,11 @@ class UdpBackend(Backend):
         self._sent_ns[self._request % _REMEMBERED] = sent
         try:
             sock.send(encode(Message(kind, self._request, payload), self._mark, self._key))
-            while (left := sent + wait_ns - time.monotonic_ns()) > 0:
+            until = sent + wait_ns
+            if self.answer_by_ns is not None:
+                # At least a look at what came meanwhile, however late it is already
+                until = max(min(until, self.answer_by_ns), sent + _LEAST_WAIT_NS)
+            while (left := until - time.monotonic_ns()) > 0:
                 answer = self._receive(sock, left * 1e-9)
                 if answer is None:
                     continue

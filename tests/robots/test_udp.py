@@ -1,8 +1,10 @@
 """UdpBackend keeps the contract against a real guardian process, and does not listen to what is not meant for it."""
 
+import dataclasses
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -180,3 +182,33 @@ def test_nobody_there() -> None:
         port = free.getsockname()[1]
     with UdpBackend(SPEC, f"127.0.0.1:{port}", reset_timeout_seconds=0.2) as backend, pytest.raises(BackendError):
         backend.reset()
+
+
+def test_a_step_that_starts_late_does_not_end_late() -> None:
+    """In real time a step ends by the time it was given, with the newest reading; the next one sees what came late."""
+    robot = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    robot.bind(("127.0.0.1", 0))
+    robot.settimeout(10.0)
+    slow = dataclasses.replace(SPEC, control_dt=5.0)  # so that only the time given can end the waiting
+    mark, values = spec_mark(slow), np.zeros(1 + len(slow.channels))
+    with UdpBackend(slow, f"127.0.0.1:{robot.getsockname()[1]}", real_time=True) as backend:
+
+        def answer(sequence: int) -> None:
+            datagram, peer = robot.recvfrom(65535)
+            request = decode(datagram, mark)
+            assert request is not None
+            values[0] = sequence
+            robot.sendto(encode(Message(READING, request.request, values), mark), peer)
+
+        thread = threading.Thread(target=answer, args=(0,))
+        thread.start()
+        assert backend.reset().sequence == 0
+        thread.join()
+        started = time.monotonic_ns()
+        backend.answer_by_ns = started + 20_000_000
+        assert backend.step(np.zeros(1)).sequence == 0  # nobody answers in time
+        assert time.monotonic_ns() - started < 2_000_000_000
+        answer(1)  # late
+        backend.answer_by_ns = time.monotonic_ns() - 10**9  # long past: a look is taken all the same
+        assert backend.step(np.zeros(1)).sequence == 1
+    robot.close()
