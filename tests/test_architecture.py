@@ -28,6 +28,7 @@ OFF_ROBOT = {
     for name in (
         "batch",
         "channels",
+        "endless_joints",
         "model",
         "model_source",
         "randomize",

@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 from dm_control import suite
+from dm_observation import flat_observation
 
 from robots import load_robot
 from robots.batch import BatchSim
@@ -24,10 +25,6 @@ def dm_environment(spec: RobotSpec, seed: int):
         return TaskEnv(spec, seed)._environment  # dm_control's task and observation, on the variant's model
     domain, _, task = (spec.task or "").removeprefix("dm_control.suite:").partition("/")
     return suite.load(domain, task, task_kwargs={"random": seed})
-
-
-def flat(observation) -> np.ndarray:
-    return np.concatenate([np.ravel(value) for value in observation.values()])
 
 
 def placement(spec: RobotSpec, model) -> np.ndarray:
@@ -66,7 +63,7 @@ def test_each_step_equals_dm_control(name: str) -> None:
         step = sim.step(action, before_reset=lambda: np.copyto(reached, sim.physics_state[0]))
         assert not step.quarantined[0]
         differences = {
-            "observation": step.final_observation[0] - flat(timestep.observation),
+            "observation": step.final_observation[0] - flat_observation(spec, timestep.observation),
             "qpos": reached[1 : 1 + nq] - environment.physics.data.qpos,
             "qvel": reached[1 + nq : 1 + nq + nv] - environment.physics.data.qvel,
         }
@@ -90,7 +87,9 @@ def test_running_free_equals_dm_control(name: str, steps: int) -> None:
     for _ in range(steps):
         action = rng.uniform(-1.0, 1.0, (1, spec.act_dim))
         expected = environment.step(dm_action(spec, sim.model, action[0])).observation
-        np.testing.assert_allclose(sim.step(action).final_observation[0], flat(expected), rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(
+            sim.step(action).final_observation[0], flat_observation(spec, expected), rtol=0, atol=TOLERANCE
+        )
 
 
 @pytest.mark.parametrize("name", SUITE_ROBOTS)
@@ -98,7 +97,7 @@ def test_first_observation_is_of_dm_control_s_kind(name: str) -> None:
     """Beginnings come from dm_control's distribution: each element's mean and spread over many resets agree."""
     spec = load_robot(name)
     environment = dm_environment(spec, seed=5)
-    theirs = np.array([flat(environment.reset().observation) for _ in range(60)])
+    theirs = np.array([flat_observation(spec, environment.reset().observation) for _ in range(60)])
     ours = BatchSim(spec, 400, reset_pool=400, num_threads=1).reset()
     # Six standard errors of the difference of two means, for heavy tails and many elements
     error = 6 * np.sqrt(theirs.var(axis=0) / len(theirs) + ours.var(axis=0) / len(ours)) + 1e-6

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from dm_control import manipulation, suite
+from dm_observation import flat_observation
 
 from robots import RobotSpecError, load_robot
 from robots.batch import BatchSim
@@ -13,10 +14,6 @@ from robots.command import make_command
 from robots.task import TaskEnv, TaskError, TaskReward
 
 SUITE_ROBOTS = ("cheetah", "walker", "hopper", "reacher", "cartpole", "finger", "humanoid", "quadruped")
-
-
-def flat(observation) -> np.ndarray:
-    return np.concatenate([np.ravel(value) for value in observation.values()])
 
 
 @pytest.mark.parametrize("name", SUITE_ROBOTS)
@@ -28,13 +25,13 @@ def test_equals_dm_control(name: str) -> None:
     rng = np.random.default_rng(6)
     for _ in range(2):
         timestep, observation = theirs.reset(), ours.reset()
-        np.testing.assert_allclose(observation, flat(timestep.observation), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(observation, flat_observation(spec, timestep.observation), rtol=0, atol=1e-9)
         for _ in range(30):
             action = rng.uniform(-1.2, 1.2, spec.act_dim)
             model = theirs.physics.model.ptr
             timestep = theirs.step(ControlMap(spec, model).ctrl(make_command(spec, action), np.zeros(model.nu)))
             observation, reward, termination, truncation = ours.step(action)
-            np.testing.assert_allclose(observation, flat(timestep.observation), rtol=0, atol=1e-9)
+            np.testing.assert_allclose(observation, flat_observation(spec, timestep.observation), rtol=0, atol=1e-9)
             assert reward == pytest.approx(timestep.reward, abs=1e-9)
             assert not (termination or truncation)
 

@@ -59,7 +59,7 @@ def test_a_policy_is_trained_on_it(bundle: Path, tmp_path: Path):
 
 def test_another_robots_reward_is_refused(bundle: Path):
     """Names and order of observations and actions must be the same; a variant's are."""
-    with pytest.raises(FrozenRewardError, match="reward of cartpole with 5 observations and 1 actions; reacher has 6"):
+    with pytest.raises(FrozenRewardError, match="reward of cartpole with 5 observations and 1 actions; reacher has 7"):
         load_frozen_reward(bundle, load_robot("reacher"))
     load_frozen_reward(bundle, dataclasses.replace(SPEC, name="cartpole-weak", episode_seconds=5.0))
 

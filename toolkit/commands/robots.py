@@ -102,6 +102,7 @@ def check(path: str, as_json: bool) -> None:
       gcl robots check my_robot/robot.yaml
       gcl robots check cheetah --json
     """
+    from robots.endless_joints import endless_angles
     from robots.model import compile_model, substeps
 
     spec = load_robot(path)
@@ -113,11 +114,18 @@ def check(path: str, as_json: bool) -> None:
         "substeps": substeps(spec, model),
         "beginnings": _try_resets(spec, model),
     }
+    endless = endless_angles(spec, model)
     if as_json:
-        click.echo(json.dumps({"ok": True} | facts))
+        click.echo(json.dumps({"ok": True, "endless_angles": endless} | facts))
         return
     _print(spec, facts)
     click.echo(f"{spec.name}: every name is in the model, and episodes can begin")
+    for name in endless:
+        click.echo(
+            f"note: {name} is the angle of a joint without limits, which counts turns; if it can turn round, observe it "
+            "with transform: cos and transform: sin",
+            err=True,
+        )
 
 
 def _try_resets(spec: RobotSpec, model: Any) -> int:

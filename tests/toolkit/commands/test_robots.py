@@ -60,6 +60,14 @@ def test_check(tmp_path: Path) -> None:
     assert facts["ok"] and facts["substeps"] == 5 and facts["model"] == str(tmp_path / "toy.xml")
 
 
+@pytest.mark.parametrize(("robot", "noted"), [("cheetah", ["position/rooty"]), ("reacher", [])])
+def test_check_notes_angles_that_count_turns(robot: str, noted: list[str]) -> None:
+    """A joint without limits that is observed as a plain angle is named, with what to write instead."""
+    assert json.loads(gcl("check", robot, "--json").output)["endless_angles"] == noted
+    said = gcl("check", robot).stderr
+    assert ("transform: cos" in said) == bool(noted) and all(name in said for name in noted)
+
+
 @pytest.mark.parametrize(
     ("swap", "word"),
     [
