@@ -122,8 +122,8 @@ def check(path: str, as_json: bool) -> None:
     click.echo(f"{spec.name}: every name is in the model, and episodes can begin")
     for name in endless:
         click.echo(
-            f"note: {name} is the angle of a joint without limits, which counts turns; if it can turn round, observe it "
-            "with transform: cos and transform: sin",
+            f"note: {name} is the angle of a joint without limits, which counts turns; if it can turn round, observe "
+            "it with transform: cos and transform: sin",
             err=True,
         )
 
