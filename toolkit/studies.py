@@ -122,7 +122,7 @@ def _few(seeds: Sequence[int]) -> Study:
     cases = [(robot, seed) for robot in HARD for seed in seeds]
     one = [_job("few", robot, "1 demo", seed, count=1, at_least=0.95) for robot, seed in cases]
     short = [
-        _job("few", robot, "1 demo, short episodes", seed, SHORT_EPISODES[robot], count=1, at_least=0.95)
+        _job("few", robot, "1 demo short episodes", seed, SHORT_EPISODES[robot], count=1, at_least=0.95)
         for robot, seed in cases
         if robot in SHORT_EPISODES
     ]
