@@ -25,7 +25,11 @@ STEPS = {
 }
 REACH, STRETCH = ("cheetah", "walker", "cartpole", "reacher", "finger", "hopper"), ("quadruped", "humanoid", "jaco")
 # Where beginnings decide: some from which the policy never gets going
-SHORT_EPISODES = {"finger": ("episode_steps=200",), "walker": ("episode_steps=250",)}
+SHORT_EPISODES = {
+    "finger": ("episode_steps=200",),
+    "walker": ("episode_steps=250",),
+    "hopper": ("episode_steps=250",),
+}
 HARD = ("cheetah", "walker")  # where the method has failed in print
 
 # An exact discriminator of whole episodes never errs, so the reward it is annealed to has to be a guide by then
