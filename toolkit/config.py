@@ -221,14 +221,21 @@ class TrainConfig:
     episode_steps: int = 0
     """Control steps after which an episode of training is cut short (a truncation: V still looks ahead), so that
     beginnings are practised more often; 0 means as long as robot.yaml says. Evaluation keeps whole episodes."""
-    holdout: float = 0.1
-    """Share of each demo kept from the learner and used to measure overfitting."""
+    holdout: float | None = None
+    """Share of each demo kept from the learner and used to measure overfitting. None means 0.1, and nothing of a lone
+    demo: nothing else shows the beginning, or whatever would be kept."""
     checkpoint_every: int = 50
     """Iterations between checkpoints."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
     sac: SacConfig = field(default_factory=SacConfig)
+
+    @property
+    def held_out_share(self) -> float:
+        """`holdout`, of resolved settings."""
+        assert self.holdout is not None, "resolved settings hold a number"
+        return self.holdout
 
     @property
     def acting(self) -> PpoConfig | SacConfig:
@@ -247,7 +254,7 @@ class TrainConfig:
         for name in ("total_steps", "threads", "checkpoint_every"):
             at_least_1(name, getattr(self, name))
         require(self.episode_steps >= 0, f"episode_steps {self.episode_steps}; must be >= 1, or 0 for the robot's own")
-        require(0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
+        require(self.holdout is None or 0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
         require(self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1")
         reward, ppo = self.reward, self.ppo
         require(

@@ -78,7 +78,7 @@ class OfflineLearner:
         self.device = torch.device(config.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
-        self.demo_weights, how = demo_weights(demos, config.weighting), (config.holdout, segment, config.seed)
+        self.demo_weights, how = demo_weights(demos, config.weighting), (config.held_out_share, segment, config.seed)
         self._demos = split(demos, self.demo_weights.tolist(), *how)
         # How a background's episode compares with the others says nothing about its worth.
         self._background = split(background, [1.0] * len(background), *how)

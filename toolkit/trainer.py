@@ -30,6 +30,7 @@ from toolkit.warm_start import clone_behaviour
 
 _STEPS = {"ppo": 2_000_000, "sac": 200_000}  # control steps of a run that names no number
 _OFFLINE_STEPS = 1000  # the same for objective "offline", in gradient steps
+_HOLDOUT = 0.1  # of each demo, where there is more than one
 _BATCH_STEPS = {"ppo": 4096, "sac": 2048}  # of each kind per discriminator update
 
 
@@ -67,9 +68,11 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
     default = _OFFLINE_STEPS if config.objective == "offline" else _STEPS[config.generator]
     # Every negative is scored under the present policy at every iteration; of long ones that is much for little.
     negatives = min(config.sac.segments, 4 * reward.batch_segments)
+    holdout = (0.0 if len(lengths) == 1 else _HOLDOUT) if config.holdout is None else config.holdout
     return dataclasses.replace(
         config,
         total_steps=config.total_steps or default,
+        holdout=holdout,
         reward=reward,
         sac=dataclasses.replace(config.sac, segments=negatives),
     )
@@ -141,7 +144,7 @@ class Trainer:
         """Takes in the demos: what is held out, normalisers, the policy's start, the judge."""
         config, segment = self.config, self.config.reward.segment
         self.demo_weights = demo_weights(episodes, config.weighting)
-        parts = split(episodes, self.demo_weights.tolist(), config.holdout, segment, config.seed)
+        parts = split(episodes, self.demo_weights.tolist(), config.held_out_share, segment, config.seed)
         train, weights = parts.train, parts.weights
         self.demos, self.held_out_demos = parts.samplers(segment)
         observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)

@@ -124,6 +124,18 @@ def test_whole_episodes_of_different_lengths():
     run.iterate()
 
 
+@pytest.mark.parametrize(
+    ("count", "settings", "expected"), [(1, [], 0.0), (2, [], 0.1), (1, ["holdout=0.2"], 0.2), (2, ["holdout=0"], 0.0)]
+)
+def test_a_lone_demo_is_learned_from_whole(count: int, settings: list[str], expected: float):
+    """Nothing of a single demo is kept from the learner unless the settings say so."""
+    run = trainer(episodes(count), *settings)
+    assert run.config.holdout == expected
+    assert (run.held_out_demos is None) == (expected == 0.0)
+    places = sum(episode.length - 7 for episode in episodes(count))  # of segments of 8 steps
+    assert run.demos is not None and (len(run.demos.starts) == places) == (expected == 0.0)
+
+
 def test_short_training_episodes():
     """episode_steps=20: a new beginning every 20 steps at the latest, of the same robot; too short is said."""
     run = trainer(None, "episode_steps=20", "reward.segment=8")
