@@ -68,7 +68,7 @@ VARIANTS = {
 STATE_ONLY = ("reward.inputs=state",)
 # A reward that is to guide a new policy from random actions must have turned such behaviour down once, and remember it
 GUIDE = (*SCRATCH, "reward.memory=0.5")
-LONG_MEMORY = (*SCRATCH, "reward.memory=0.8")
+LONGER_MEMORY, LONG_MEMORY = (*SCRATCH, "reward.memory=0.65"), (*SCRATCH, "reward.memory=0.8")
 GUIDE_STEPS, AGAIN_STEPS = 3_000_000, 4_000_000
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "cheetah": 1_000_000}
@@ -154,7 +154,7 @@ def _reoptimise(seeds: Sequence[int]) -> Study:
     cases = [(robot, seed) for robot in HARD for seed in seeds]
     guides = [
         _job("reoptimise", robot, name, seed, settings, **longer)
-        for name, settings in (("memory", GUIDE), ("memory-0.8", LONG_MEMORY))
+        for name, settings in (("memory", GUIDE), ("memory-0.65", LONGER_MEMORY), ("memory-0.8", LONG_MEMORY))
         for robot, seed in cases
     ]
     plain = [_job("reoptimise", "cheetah", "from scratch", seed, **how) for seed in seeds]
