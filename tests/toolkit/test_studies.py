@@ -25,7 +25,7 @@ def test_seeds_are_multiplied_out() -> None:
     assert [job.seed for job in studies["reach"].jobs] == [0, 1, 2, 3] * (len(REACH) + len(SHORT_EPISODES))
     assert len(studies["family"].jobs) == 2 * 4 * len(FAMILY)
     assert len(studies["ablation"].jobs) == len(studies["scratch"].jobs) == 4 * len(ABLATION)
-    assert [(job.robot, job.seed) for job in studies["smoke"].jobs] == [("cartpole", 0), ("cheetah", 0)]
+    assert [(job.robot, job.seed) for job in studies["smoke"].jobs] == [("cartpole", 0), ("reacher", 0)]
 
 
 def test_family_differs_in_the_objective_alone() -> None:

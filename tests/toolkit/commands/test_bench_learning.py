@@ -38,9 +38,9 @@ def calls(tmp_path: Path) -> int:
 @pytest.mark.parametrize(
     ("behaviour", "code"),
     [
-        ({"cartpole_segment_s0": 800.0, "cheetah_segment_s0": 600.0}, 0),
-        ({"cartpole_segment_s0": 800.0, "cheetah_segment_s0": 440.0}, 1),  # 0.72 of its demos
-        ({"cartpole_segment_s0": 800.0, "cheetah_segment_s0": "crash"}, 1),
+        ({"cartpole_segment_s0": 800.0, "reacher_segment_s0": 900.0}, 0),
+        ({"cartpole_segment_s0": 800.0, "reacher_segment_s0": 700.0}, 1),  # 0.72 of its demos
+        ({"cartpole_segment_s0": 800.0, "reacher_segment_s0": "crash"}, 1),
     ],
 )
 def test_smoke_fails_when_learning_does(
@@ -49,9 +49,9 @@ def test_smoke_fails_when_learning_does(
     """Both robots at 0.9 is exit code 0; one below, or one that crashed, is 1. The table is written either way."""
     result = learning(tmp_path / "out", monkeypatch, "--smoke", **behaviour)
     assert result.exit_code == code, result.output
-    assert "smoke/cheetah-segment-s0: " in result.output
+    assert "smoke/reacher-segment-s0: " in result.output
     text = (tmp_path / "out" / "learning.md").read_text()
-    assert "| cheetah | segment | 1 |" in text and ("failed" in text.split("# smoke")[1]) == (
+    assert "| reacher | segment | 1 |" in text and ("failed" in text.split("# smoke")[1]) == (
         "crash" in behaviour.values()
     )
     assert (tmp_path / "out" / "learning.png").stat().st_size > 10_000
@@ -59,13 +59,13 @@ def test_smoke_fails_when_learning_does(
 
 def test_called_again_it_runs_nothing_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second call reads what the first one left; --retry runs what failed, and only that."""
-    behaviour = {"cartpole_segment_s0": 800.0, "cheetah_segment_s0": "crash"}
+    behaviour = {"cartpole_segment_s0": 800.0, "reacher_segment_s0": "crash"}
     first = learning(tmp_path / "out", monkeypatch, "--smoke", "--json", **behaviour)
     done = calls(tmp_path)
-    second = learning(tmp_path / "out", monkeypatch, "--smoke", "--json", cheetah_segment_s0=600.0)
+    second = learning(tmp_path / "out", monkeypatch, "--smoke", "--json", reacher_segment_s0=900.0)
     assert calls(tmp_path) == done == 3 and second.exit_code == 1
     assert json.loads(first.stdout)["studies"] == json.loads(second.stdout)["studies"]
-    third = learning(tmp_path / "out", monkeypatch, "--smoke", "--retry", "--json", cheetah_segment_s0=600.0)
+    third = learning(tmp_path / "out", monkeypatch, "--smoke", "--retry", "--json", reacher_segment_s0=900.0)
     assert calls(tmp_path) == done + 2 and third.exit_code == 0
 
 
