@@ -71,7 +71,7 @@ GUIDE = (*SCRATCH, "reward.memory=0.5")
 LONGER_MEMORY, LONG_MEMORY = (*SCRATCH, "reward.memory=0.65"), (*SCRATCH, "reward.memory=0.8")
 GUIDE_STEPS, AGAIN_STEPS = 3_000_000, 4_000_000
 
-SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 1_200_000}
+SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
 CONTROL = ("objective=constant",)
 NOT_BY_DEFAULT = ("smoke", "control")
 
