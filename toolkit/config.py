@@ -222,8 +222,8 @@ class TrainConfig:
     """Control steps after which an episode of training is cut short (a truncation: V still looks ahead), so that
     beginnings are practised more often; 0 means as long as robot.yaml says. Evaluation keeps whole episodes."""
     holdout: float | None = None
-    """Share of each demo kept from the learner and used to measure overfitting. None means 0.1, and nothing of a lone
-    demo: nothing else shows the beginning, or whatever would be kept."""
+    """Share of each demo kept from the learner and used to measure overfitting. None means 0.1, but nothing of
+    the only recording there is: nothing else shows the beginning, or whatever would be kept."""
     checkpoint_every: int = 50
     """Iterations between checkpoints."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -67,8 +67,11 @@ VARIANTS = {
 }
 STATE_ONLY = ("reward.inputs=state",)
 # A reward that is to guide a new policy from random actions must have turned such behaviour down once, and remember it
-GUIDE = (*SCRATCH, "reward.memory=0.5")
-LONGER_MEMORY, LONG_MEMORY = (*SCRATCH, "reward.memory=0.65"), (*SCRATCH, "reward.memory=0.8")
+GUIDES = {
+    "memory": (*SCRATCH, "reward.memory=0.5"),
+    "memory-0.65": (*SCRATCH, "reward.memory=0.65"),
+    "memory-0.8": (*SCRATCH, "reward.memory=0.8"),
+}
 GUIDE_STEPS, AGAIN_STEPS = 3_000_000, 4_000_000
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
@@ -154,7 +157,7 @@ def _reoptimise(seeds: Sequence[int]) -> Study:
     cases = [(robot, seed) for robot in HARD for seed in seeds]
     guides = [
         _job("reoptimise", robot, name, seed, settings, **longer)
-        for name, settings in (("memory", GUIDE), ("memory-0.65", LONGER_MEMORY), ("memory-0.8", LONG_MEMORY))
+        for name, settings in GUIDES.items()
         for robot, seed in cases
     ]
     plain = [_job("reoptimise", "cheetah", "from scratch", seed, **how) for seed in seeds]
@@ -164,7 +167,7 @@ def _reoptimise(seeds: Sequence[int]) -> Study:
 
 def _transfer(seeds: Sequence[int]) -> Study:
     cases = [(robot, variant, seed) for robot, variants in VARIANTS.items() for variant in variants for seed in seeds]
-    how = {"kind": "transfer", "settings": (*GUIDE, *STATE_ONLY), "at_least": 0.8}
+    how = {"kind": "transfer", "settings": (*GUIDES["memory"], *STATE_ONLY), "at_least": 0.8}
     jobs = [_job("transfer", robot, "state-only", seed, variant=variant, **how) for robot, variant, seed in cases]
     target = ">= 0.8 of a policy trained there on the true reward"
     return Study("transfer", "the frozen reward on a changed robot", target, tuple(jobs))

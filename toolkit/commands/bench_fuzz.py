@@ -57,13 +57,14 @@ def fuzz(drivers: tuple[str, ...], packets: int, robot: str, seed: int, as_json:
         row: dict[str, Any] = {"violation": None}
         targets: list[Target] = []
         try:
-            targets = _targets(driver, spec, seed)
-            _throw(driver, targets, packets, tally, quiet=as_json)
-            _end(targets)
+            # A target that ends badly says more than the packet that found it dead
+            try:
+                targets = _targets(driver, spec, seed)
+                _throw(driver, targets, packets, tally, quiet=as_json)
+            finally:
+                _end(targets)
         except ViolationError as violation:
             row["violation"], failed = str(violation), True
-        finally:
-            _end(targets)
         seconds = time.perf_counter() - started
         counts = sum((target.counts for target in targets), Counter[str]())
         row |= {**tally, "packets_per_s": tally["packets"] / seconds, "seconds": seconds, "counts": dict(counts)}

@@ -2,11 +2,14 @@
 
 import json
 import sys
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
 
+from toolkit.commands import bench_fuzz
 from toolkit.commands.bench_fuzz import fuzz
+from toolkit.fuzzing.datagram_oracle import ViolationError
 
 
 def test_counts() -> None:
@@ -26,6 +29,24 @@ def test_a_violation_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(fuzz, ["--packets", "20000"])
     assert result.exit_code == 1
     assert "VIOLATION" in result.output and "dds: 20,000 packets" in result.output
+
+
+def test_a_driver_that_dies_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found dead while packets were thrown, and once more at the end: one line says how it ended, and no traceback."""
+
+    class Dead:
+        counts = Counter({"steps": 3})
+
+        def some(self, count: int) -> tuple[int, int]:
+            raise ViolationError("the driver died")
+
+        def close(self) -> None:
+            raise ViolationError("the driver ended with -11")
+
+    monkeypatch.setattr(bench_fuzz, "_targets", lambda *_: [Dead()])
+    result = CliRunner().invoke(fuzz, ["--driver", "dds"])
+    assert isinstance(result.exception, SystemExit) and result.exit_code == 1
+    assert "VIOLATION" in result.output and "ended with -11" in result.output
 
 
 def test_without_cyclonedds(monkeypatch: pytest.MonkeyPatch) -> None:
