@@ -13,9 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from export.safety import Fault, SafetyLayer
-from robots.backend import Backend, BackendError, SensorReading, check_command
+from robots.backend import Backend, BackendError, DriverEndedError, SensorReading, check_command
 from robots.datagram import COMMAND, RESET, Message
 from robots.server import RobotServer
+
+_REACH_NS = 30_000_000_000  # how long a robot that nobody can reach is tried to be reached before it is left
 
 
 class GuardedRobot(RobotServer):
@@ -41,6 +43,8 @@ class GuardedRobot(RobotServer):
         self._commanded_ns = 0
         self._hold_ns = 0  # when the next command of our own is due
         self._leave_ns: int | None = None  # when a robot that was left to us has been held for long enough
+        self._lost_ns: int | None = None  # when its driver ended, until the next one has heard the robot
+        self._sequence = 0  # of the newest reading
         self._nothing = np.zeros(spec.act_dim)
 
     @property
@@ -52,10 +56,20 @@ class GuardedRobot(RobotServer):
 
     def obey(self, message: Message) -> SensorReading:
         """Bounds and passes on a command; after a fault only a reset is obeyed."""
+        try:
+            return self._obey(message)
+        except DriverEndedError as error:
+            # What the robot does meanwhile nobody sees, so it is held as soon as it can be reached again.
+            self._lost_ns = self._now()
+            self.trip("driver_ended", str(error))
+            raise
+
+    def _obey(self, message: Message) -> SensorReading:
         if message.kind == RESET:
             reading = super().obey(message)
             now = self._now()
-            self.running, self._commanded_ns, self._leave_ns = True, now, None
+            self.running, self._commanded_ns, self._leave_ns, self._lost_ns = True, now, None, None
+            self._sequence = reading.sequence
             if not self.safety.arm(reading, now):
                 self._acted()
             return reading
@@ -67,7 +81,7 @@ class GuardedRobot(RobotServer):
         if self.safety.fault is not None:
             raise BackendError(f"{self.safety.fault.reason}: {self.safety.fault.detail}; it obeys again after a reset")
         reading = self.backend.step(self.safety.limit(message.payload))
-        self._commanded_ns = self._now()
+        self._sequence, self._commanded_ns = reading.sequence, self._now()
         if not self.safety.check_reading(reading, self._commanded_ns):
             self._acted()
         return reading
@@ -82,13 +96,19 @@ class GuardedRobot(RobotServer):
             self.trip("controller_silent", f"no command for {silent_ns / 1e6:.0f} ms")
         if self.safety.fault is None or now < self._hold_ns:
             return
-        if self._leave_ns is not None and now >= self._leave_ns:
+        unreached = self._lost_ns is not None and now < self._lost_ns + _REACH_NS
+        if self._leave_ns is not None and now >= self._leave_ns and not unreached:
             self.running = False
             return
         # After a pause of this process, one command is due and not all that were missed.
         self._hold_ns = max(self._hold_ns + self._period_ns, now)
         try:
-            self.safety.check_reading(self.backend.step(self.safety.limit(self._nothing)), now)
+            reading = self.backend.step(self.safety.limit(self._nothing))
+            self.safety.check_reading(reading, now)
+            self._reached(reading.sequence, now)
+        except DriverEndedError as error:
+            self._lost_ns = now
+            self.events.append(Fault("driver_ended", str(error), now))
         except BackendError as error:
             self.running = False
             self.events.append(Fault("robot_lost", str(error), now))
@@ -109,7 +129,20 @@ class GuardedRobot(RobotServer):
         if self.safety.fault is None:
             self.running = False
         else:
+            self.leave()
+
+    def leave(self) -> None:
+        """Lets go of the robot once it has been held for a while; one that cannot be reached just now, after that."""
+        if self._leave_ns is None:
             self._leave_ns = self._now() + round(self.safety.config.fault_seconds * 1e9)
+
+    def _reached(self, sequence: int, now: int) -> None:
+        """A new driver that has heard the robot begins to hold it only now."""
+        if self._lost_ns is not None and sequence > self._sequence:
+            self._lost_ns = None
+            if self._leave_ns is not None:
+                self._leave_ns = now + round(self.safety.config.fault_seconds * 1e9)
+        self._sequence = sequence
 
     def _acted(self) -> None:
         if self.safety.fault is not None:

@@ -60,8 +60,8 @@ def serve(
             raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends") from error
         if wake is not None:
             selector.register(wake, selectors.EVENT_READ)
-        leave_ns: int | None = None
-        while leave_ns is None or (robot.running and time.monotonic_ns() < leave_ns):
+        leaving = False
+        while robot.running or not leaving:
             due = robot.due_ns
             for key, _ in selector.select(None if due is None else max(due - time.monotonic_ns(), 0) * 1e-9):
                 if key.fileobj is sock:
@@ -69,7 +69,8 @@ def serve(
                 elif key.fd == wake or not os.read(lifeline, 4096):
                     selector.unregister(key.fileobj)
                     robot.trip("controller_lost", "it ended without saying goodbye")
-                    leave_ns = time.monotonic_ns() + round(robot.backend.spec.safety.fault_seconds * 1e9)
+                    robot.leave()
+                    leaving = True
             robot.watch()
             while robot.events:
                 tell(robot.events.pop(0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from robots.spec import RobotSpec, ToolkitError
 
 class BackendError(ToolkitError):
     """The robot, or its stand-in, cannot do what was asked: not reachable, closed, or a command it must not take."""
+
+
+class DriverEndedError(BackendError):
+    """The process that a driver runs in is gone, and a new one is being started: keep stepping, it will be there."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Backend(ABC):
     def close(self) -> None:
         """Leaves the robot in its safe state and frees everything. Closing twice is allowed."""
 
-    def __enter__(self) -> Backend:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

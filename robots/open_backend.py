@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from robots.backend import Backend, BackendError
@@ -43,7 +44,10 @@ def open_backend(kind: str, spec: RobotSpec, *, seed: int = 0, hardware: Path | 
         if hardware is not None:
             from robots.hardware_yaml import read_hardware
 
-            return _open_driver(spec, read_hardware(hardware, spec), kind)
+            wired = read_hardware(hardware, spec)
+            if wired.driver != kind:
+                raise BackendError(f"the hardware.yaml is of driver {wired.driver}, --backend is {kind}")
+            return open_driver(spec, wired)
         if kind == "mock":
             from robots.mock import MockBackend
 
@@ -58,17 +62,34 @@ def open_backend(kind: str, spec: RobotSpec, *, seed: int = 0, hardware: Path | 
         raise BackendError(f"{missing} is not installed here: {_BROUGHT_BY[missing]}") from error
 
 
-def _open_driver(spec: RobotSpec, hardware: HardwareSpec, kind: str) -> Backend:
-    if hardware.driver != kind:
-        raise BackendError(f"the hardware.yaml is of driver {hardware.driver}, --backend is {kind}")
-    if kind == "serial":
+def open_driver(spec: RobotSpec, hardware: HardwareSpec) -> Backend:
+    """Opens a real robot.
+
+    Args:
+        spec: The robot.
+        hardware: Its wiring, which names the driver.
+
+    Returns:
+        The open backend, not yet reset.
+
+    Raises:
+        ToolkitError: The wiring says something that is not legal, or the robot cannot be reached.
+        ModuleNotFoundError: Something that the driver needs is not installed.
+    """
+    if hardware.driver == "serial":
         from robots.serial_bus import SerialBackend
 
         return SerialBackend(spec, hardware)
-    if kind == "lerobot":
+    if hardware.driver == "lerobot":
         from robots.lerobot_robot import LerobotBackend
 
         return LerobotBackend(spec, hardware)
+    from robots.driver_process import DriverProcess
     from robots.ros2 import Ros2Backend
+    from robots.ros2_options import read_options
 
-    return Ros2Backend(spec, hardware)
+    options = read_options(spec, hardware)
+    # A read-only view of the options could not be sent to a process.
+    wired = dataclasses.replace(hardware, options=dict(hardware.options))
+    # Cyclone DDS parses what strangers send, and can be made to crash by it.
+    return DriverProcess(Ros2Backend, spec, wired, options.wait_seconds + spec.control_dt, options.reset_seconds + 1.0)

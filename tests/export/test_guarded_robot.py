@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from export.guarded_robot import GuardedRobot
-from robots.backend import BackendError, SensorReading
-from robots.datagram import CLOSE, COMMAND, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
+from robots.backend import BackendError, DriverEndedError, SensorReading
+from robots.datagram import CLOSE, COMMAND, MEASURE, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
 from robots.mock import MockBackend
 from robots.safety_spec import SafetySpec
 from robots.spec import RobotSpec
@@ -163,6 +163,62 @@ def test_a_robot_that_is_gone_is_told_once(arm: RobotSpec) -> None:
     bench.wait(500.0)
     assert [event.reason for event in bench.robot.events] == ["controller_silent", "robot_lost"]
     assert bench.robot.due_ns is None
+
+
+@pytest.mark.parametrize("asked", [COMMAND, MEASURE])
+def test_a_driver_that_is_started_again_holds_the_robot(arm: RobotSpec, asked: int) -> None:
+    """A driver's process that ends stops the robot for good, and the hold goes on when it can be reached again."""
+
+    class Crashing(MockBackend):
+        deaths = 2
+
+        def step(self, command: np.ndarray) -> SensorReading:
+            if len(self.commands) == 3 and self.deaths:
+                self.deaths -= 1
+                raise DriverEndedError("the driver's process was ended by SIGSEGV")
+            return super().step(command)
+
+        def measure(self) -> SensorReading:
+            self.deaths -= 1
+            raise DriverEndedError("the driver's process was ended by SIGSEGV")
+
+    bench = Bench(arm, Crashing)
+    bench.ask(RESET, 0.0)
+    for _ in range(3):
+        assert bench.ask(COMMAND, 0.2, 1.0, 0.5).kind == READING  # type: ignore[union-attr]
+    assert bench.ask(asked, *[0.2, 1.0, 0.5][: 3 * (asked == COMMAND)]).kind == REFUSAL  # type: ignore[union-attr]
+    bench.ask(CLOSE)
+    bench.wait(200.0)
+    assert [event.reason for event in bench.robot.events] == ["driver_ended", "driver_ended"]
+    assert bench.robot.running and len(bench.backend.commands) > 10
+    held = np.array(bench.backend.commands[3:])
+    assert (held == held[0]).all() and held[0, 1] == 0.0
+
+
+@pytest.mark.parametrize(("away_ms", "held"), [(3_000, True), (40_000, False)])
+def test_a_robot_out_of_reach_is_not_left(arm: RobotSpec, away_ms: int, held: bool) -> None:
+    """Everybody has gone home while a new driver looks for the robot: it is found, held for a while, and then left."""
+
+    class Away(MockBackend):
+        away = 0
+
+        def step(self, command: np.ndarray) -> SensorReading:
+            if self.away == 0:
+                self.away += 1
+                raise DriverEndedError("the driver's process was ended by SIGSEGV")
+            self.away += 1
+            assert self._last is not None
+            return self._last if self.away * period_ms < away_ms else super().step(command)
+
+    period_ms = 1e3 * arm.control_dt
+    bench = Bench(arm, Away)
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    bench.robot.leave()
+    bench.wait(away_ms + 100.0)
+    assert bench.robot.running == held and (len(bench.backend.commands) > 3) == held
+    bench.wait(1e3 * arm.safety.fault_seconds)
+    assert not bench.robot.running
 
 
 @pytest.mark.parametrize("payload", [[], [1.0], [np.nan] * 3, [np.inf, 0.0, 0.0], [0.0] * 4])

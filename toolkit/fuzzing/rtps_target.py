@@ -36,7 +36,7 @@ _QOS = Qos(
 
 
 class RtpsTarget:
-    """A driver in a process, a robot in this one, and a stranger who shoots at the driver from this machine."""
+    """A driver as a guardian opens it, a robot in this process, and a stranger who shoots at the driver from here."""
 
     def __init__(self, spec: RobotSpec, seed: int) -> None:
         """Starts both and lets them meet.
