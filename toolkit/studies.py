@@ -72,7 +72,8 @@ GUIDES = {
     "memory-0.65": (*SCRATCH, "reward.memory=0.65"),
     "memory-0.8": (*SCRATCH, "reward.memory=0.8"),
 }
-GUIDE_STEPS, AGAIN_STEPS = 3_000_000, 4_000_000
+GUIDE_STEPS = 3_000_000
+AGAIN_STEPS = {"memory": 4_000_000, "memory-0.65": 8_000_000, "memory-0.8": 4_000_000}
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
 CONTROL = ("objective=constant",)
@@ -153,10 +154,9 @@ def _clock(seeds: Sequence[int]) -> Study:
 
 def _reoptimise(seeds: Sequence[int]) -> Study:
     how = {"kind": "reoptimise", "measure_too": CORRELATION, "at_least": 0.9}
-    longer = {"steps": GUIDE_STEPS, "again_steps": AGAIN_STEPS, **how}
     cases = [(robot, seed) for robot in HARD for seed in seeds]
     guides = [
-        _job("reoptimise", robot, name, seed, settings, **longer)
+        _job("reoptimise", robot, name, seed, settings, steps=GUIDE_STEPS, again_steps=AGAIN_STEPS[name], **how)
         for name, settings in GUIDES.items()
         for robot, seed in cases
     ]
