@@ -205,7 +205,7 @@ class DriverProcess(Backend):
             raise BackendError(_text(answer))
         expected = 1 + _HEAD.size + 8 * len(self.spec.channels)
         if answer[:1] != _READING or len(answer) != expected:
-            raise BackendError(f"the driver's process answered {len(answer)} bytes; expected a reading of {expected}")
+            raise self._ended(f"answered {len(answer)} bytes; expected a reading of {expected}")
         sequence, timestamp_ns = _HEAD.unpack_from(answer, 1)
         values = np.frombuffer(answer, dtype=np.float64, offset=1 + _HEAD.size).copy()
         return SensorReading(values, timestamp_ns, sequence + self._offset)

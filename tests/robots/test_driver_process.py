@@ -110,6 +110,16 @@ def test_hang_repeats_the_reading_and_then_ends(tmp_path: Path) -> None:
         assert recovered(backend).sequence == last.sequence + 1
 
 
+def test_nonsense_ends_the_process(tmp_path: Path) -> None:
+    """A reading of another size is no reading: whoever sent it is replaced."""
+    with driven(tmp_path) as backend:
+        last = backend.reset()
+        (tmp_path / "babble").touch()
+        with pytest.raises(DriverEndedError, match="expected a reading"):
+            backend.step(STILL)
+        assert recovered(backend).sequence == last.sequence + 1
+
+
 def test_refusals_are_ours(tmp_path: Path) -> None:
     """What the driver refuses is refused here in its words, at the start and in a step."""
     with driven(tmp_path) as backend, pytest.raises(BackendError, match="step before reset"):
