@@ -57,19 +57,20 @@ class GuardedRobot(RobotServer):
     def obey(self, message: Message) -> SensorReading:
         """Bounds and passes on a command; after a fault only a reset is obeyed."""
         try:
-            return self._obey(message)
+            reading = self._obey(message)
         except DriverEndedError as error:
             # What the robot does meanwhile nobody sees, so it is held as soon as it can be reached again.
-            self._lost_ns = self._now()
+            self._lose(self._now())
             self.trip("driver_ended", str(error))
             raise
+        self._sequence = reading.sequence
+        return reading
 
     def _obey(self, message: Message) -> SensorReading:
         if message.kind == RESET:
             reading = super().obey(message)
             now = self._now()
             self.running, self._commanded_ns, self._leave_ns, self._lost_ns = True, now, None, None
-            self._sequence = reading.sequence
             if not self.safety.arm(reading, now):
                 self._acted()
             return reading
@@ -81,7 +82,7 @@ class GuardedRobot(RobotServer):
         if self.safety.fault is not None:
             raise BackendError(f"{self.safety.fault.reason}: {self.safety.fault.detail}; it obeys again after a reset")
         reading = self.backend.step(self.safety.limit(message.payload))
-        self._sequence, self._commanded_ns = reading.sequence, self._now()
+        self._commanded_ns = self._now()
         if not self.safety.check_reading(reading, self._commanded_ns):
             self._acted()
         return reading
@@ -107,7 +108,7 @@ class GuardedRobot(RobotServer):
             self.safety.check_reading(reading, now)
             self._reached(reading.sequence, now)
         except DriverEndedError as error:
-            self._lost_ns = now
+            self._lose(now)
             self.events.append(Fault("driver_ended", str(error), now))
         except BackendError as error:
             self.running = False
@@ -135,6 +136,11 @@ class GuardedRobot(RobotServer):
         """Lets go of the robot once it has been held for a while; one that cannot be reached just now, after that."""
         if self._leave_ns is None:
             self._leave_ns = self._now() + round(self.safety.config.fault_seconds * 1e9)
+
+    def _lose(self, now: int) -> None:
+        """Remembers since when the robot cannot be reached, however many drivers end meanwhile."""
+        if self._lost_ns is None:
+            self._lost_ns = now
 
     def _reached(self, sequence: int, now: int) -> None:
         """A new driver that has heard the robot begins to hold it only now."""

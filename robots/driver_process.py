@@ -157,14 +157,15 @@ class DriverProcess(Backend):
             self._child = child = _Child(self._what)
             self._open()
         try:
-            if child.asked_at is not None:
-                child.answer(time.monotonic() + _HANG)
-            child.ask(request)
-            answer = child.answer(time.monotonic() + self._reset_seconds)
+            # With the answer to an earlier step still due, every later answer would be taken for another one's.
+            settled = child.asked_at is None or child.answer(time.monotonic() + _HANG) is not None
+            if settled:
+                child.ask(request)
+            answer = child.answer(time.monotonic() + self._reset_seconds) if settled else None
         except (EOFError, OSError):
             raise self._ended() from None
         if answer is None:
-            raise self._ended(f"did not answer for {self._reset_seconds:g} s")
+            raise self._ended(f"did not answer for {child.silent_for:.1f} s")
         return self._reading(answer)
 
     def _recover(self, child: _Child, last: SensorReading) -> SensorReading:

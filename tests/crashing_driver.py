@@ -14,7 +14,7 @@ from robots.spec import RobotSpec
 
 
 class CrashingDriver(MockBackend):
-    """The mock. `hardware` is the seed in fact, or a folder: a file `die`, `hang` or `babble` in it does that, once."""
+    """The mock. `hardware` is its seed, or a folder: a file `die`, `hang`, `slow` or `babble` in it does that, once."""
 
     def __init__(self, spec: RobotSpec, hardware: HardwareSpec | int | Path) -> None:
         self.folder = hardware if isinstance(hardware, Path) else None
@@ -27,6 +27,8 @@ class CrashingDriver(MockBackend):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._asked("hang"):
             time.sleep(3600.0)
+        if self._asked("slow"):
+            time.sleep(2.0)
         if self._asked("babble"):
             return SensorReading(np.zeros(1), 0, 7)
         self._tell(command[0])

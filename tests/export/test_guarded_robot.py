@@ -195,6 +195,52 @@ def test_a_driver_that_is_started_again_holds_the_robot(arm: RobotSpec, asked: i
     assert (held == held[0]).all() and held[0, 1] == 0.0
 
 
+def test_drivers_that_go_on_ending_are_left(arm: RobotSpec) -> None:
+    """When every new driver ends as well, the robot is given up half a minute after the first, not after the last."""
+
+    class Doomed(MockBackend):
+        def step(self, command: np.ndarray) -> SensorReading:
+            raise DriverEndedError("the driver's process was ended by SIGSEGV")
+
+    bench = Bench(arm, Doomed)
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    bench.robot.leave()
+    bench.wait(29_000.0)
+    assert bench.robot.running
+    bench.wait(2_000.0)
+    assert not bench.robot.running
+
+
+def test_a_measurement_is_not_taken_for_a_new_drivers(arm: RobotSpec) -> None:
+    """The last reading may have come by a measurement; repeated while a new driver starts, it is no sign."""
+
+    class Gone(MockBackend):
+        def step(self, command: np.ndarray) -> SensorReading:
+            if self.gone:
+                assert self._last is not None
+                return self._last
+            return super().step(command)
+
+        def measure(self) -> SensorReading:
+            if self.gone:
+                raise DriverEndedError("the driver's process was ended by SIGSEGV")
+            self._last = dataclasses.replace(super().measure(), sequence=7)
+            return self._last
+
+        gone = False
+
+    bench = Bench(arm, Gone)
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    assert bench.ask(MEASURE).kind == READING  # type: ignore[union-attr]
+    bench.backend.gone = True  # type: ignore[attr-defined]
+    assert bench.ask(MEASURE).kind == REFUSAL  # type: ignore[union-attr]
+    bench.robot.leave()
+    bench.wait(5e3 * arm.safety.fault_seconds)
+    assert bench.robot.running
+
+
 @pytest.mark.parametrize(("away_ms", "held"), [(3_000, True), (40_000, False)])
 def test_a_robot_out_of_reach_is_not_left(arm: RobotSpec, away_ms: int, held: bool) -> None:
     """Everybody has gone home while a new driver looks for the robot: it is found, held for a while, and then left."""

@@ -110,6 +110,17 @@ def test_hang_repeats_the_reading_and_then_ends(tmp_path: Path) -> None:
         assert recovered(backend).sequence == last.sequence + 1
 
 
+def test_a_late_answer_is_never_anothers(tmp_path: Path) -> None:
+    """A measurement after a step that hangs ends that process; it does not take the step's answer for its own."""
+    with driven(tmp_path, step_seconds=0.02) as backend:
+        last = backend.reset()
+        (tmp_path / "slow").touch()
+        assert backend.step(STILL) is last
+        with pytest.raises(DriverEndedError, match="did not answer"):
+            backend.measure()
+        assert recovered(backend).sequence == last.sequence + 1
+
+
 def test_nonsense_ends_the_process(tmp_path: Path) -> None:
     """A reading of another size is no reading: whoever sent it is replaced."""
     with driven(tmp_path) as backend:
