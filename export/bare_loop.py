@@ -1,8 +1,9 @@
 """A loop that does nothing but keep time, to know what the machine itself does to one: `clock_nanosleep` and no more.
 
-    python -m export.bare_loop --hz 500 --seconds 600
+    python -m export.bare_loop --hz 500 --seconds 600 [--realtime]
 
-prints one JSON line. A miss is what it is for the control loop: a period that had ended before its work had.
+prints one JSON line. It asks the system for what the control loop asks for. A miss is what it is for that one, too: a
+period that had ended before its work had.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
-import gc
 import json
 import os
 import time
 
 from export.clock import LatencyHistogram, LatencySummary
+from export.real_time import RealTimeOptions, left_alone
 
 _CLOCK_MONOTONIC, _TIMER_ABSTIME = 1, 1
 
@@ -33,12 +34,13 @@ class BareReport:
     wake: LatencySummary  # deadline -> awake
 
 
-def keep_time(hz: float, seconds: float) -> BareReport:
+def keep_time(hz: float, seconds: float, options: RealTimeOptions) -> BareReport:
     """Sleeps to absolute deadlines, again and again.
 
     Args:
         hz: [1/s] rate.
         seconds: [s] how long.
+        options: What to ask the system for.
 
     Returns:
         How well it went.
@@ -50,23 +52,21 @@ def keep_time(hz: float, seconds: float) -> BareReport:
     period = round(1e9 / hz)
     wake, misses, ticks = LatencyHistogram(), 0, 0
     until = _Timespec()
-    start = time.monotonic_ns()
-    end = start + round(seconds * 1e9)
-    deadline = start + period
-    gc.collect()
-    gc.disable()
-    while deadline < end:
-        until.tv_sec, until.tv_nsec = divmod(deadline, 1_000_000_000)
-        error = sleep(_CLOCK_MONOTONIC, _TIMER_ABSTIME, ctypes.byref(until), None)
-        if error:
-            raise OSError(error, os.strerror(error))
-        late = time.monotonic_ns() - deadline
-        wake.add(late)
-        ticks += 1
-        skipped = late // period
-        misses += skipped > 0
-        deadline += (1 + skipped) * period
-    gc.enable()
+    with left_alone(options):
+        start = time.monotonic_ns()
+        end = start + round(seconds * 1e9)
+        deadline = start + period
+        while deadline < end:
+            until.tv_sec, until.tv_nsec = divmod(deadline, 1_000_000_000)
+            error = sleep(_CLOCK_MONOTONIC, _TIMER_ABSTIME, ctypes.byref(until), None)
+            if error:
+                raise OSError(error, os.strerror(error))
+            late = time.monotonic_ns() - deadline
+            wake.add(late)
+            ticks += 1
+            skipped = late // period
+            misses += skipped > 0
+            deadline += (1 + skipped) * period
     return BareReport(ticks, misses, wake.summary())
 
 
@@ -75,8 +75,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.bare_loop", description="Keeps time and does nothing.")
     parser.add_argument("--hz", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    options = parser.parse_args()
-    print(json.dumps(dataclasses.asdict(keep_time(options.hz, options.seconds))), flush=True)
+    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
+    chosen = parser.parse_args()
+    options = RealTimeOptions(fifo_priority=50, lock_memory=True) if chosen.realtime else RealTimeOptions()
+    print(json.dumps(dataclasses.asdict(keep_time(chosen.hz, chosen.seconds, options))), flush=True)
 
 
 if __name__ == "__main__":

@@ -127,12 +127,7 @@ class LatencyHistogram:
         Returns:
             [us] upper edge of the bin, at most the greatest duration; NaN when empty.
         """
-        if self.count == 0:
-            return float("nan")
-        rank = max(1, int(np.ceil(probability * self.count)))
-        i = int(np.searchsorted(np.cumsum(self._counts), rank))
-        edge = self._max_ns / 1000 if i == len(self._counts) - 1 else float(i + 1)
-        return min(edge, self._max_ns / 1000)
+        return self._quantiles_us((probability,))[0]
 
     def counts_below(self, edges_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many durations were shorter than each of some edges: what a histogram of any coarseness is made of.
@@ -155,5 +150,13 @@ class LatencyHistogram:
 
     def summary(self) -> LatencySummary:
         """The usual quantiles."""
-        p50, p99, p999 = (self.quantile_us(p) for p in (0.5, 0.99, 0.999))
+        p50, p99, p999 = self._quantiles_us((0.5, 0.99, 0.999))
         return LatencySummary(self.count, p50, p99, p999, self._max_ns / 1000)
+
+    def _quantiles_us(self, probabilities: tuple[float, ...]) -> list[float]:
+        if self.count == 0:
+            return [float("nan")] * len(probabilities)
+        ranks = [max(1, int(np.ceil(probability * self.count))) for probability in probabilities]
+        found = np.searchsorted(np.cumsum(self._counts), ranks)
+        edges = np.where(found == len(self._counts) - 1, self._max_ns / 1000, found + 1.0)
+        return np.minimum(edges, self._max_ns / 1000).tolist()

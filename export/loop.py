@@ -29,6 +29,7 @@ class LoopError(ToolkitError):
 
 
 _OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
+_MARGIN_NS = 500_000  # [ns] between the last moment for the answer of a robot and the deadline, at quick rates
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def _drive(
     clock = PeriodicClock(round(spec.control_dt * 1e9), options.spin_ns)
     compute, tick, wake = (box.histogram(name) for name in ("compute", "tick", "wake"))
     end = _Ending(safety, round(seconds / spec.control_dt), round(config.fault_seconds / spec.control_dt))
-    margin_ns = clock.period_ns // 10  # after the robot's answer there are the score and the row to be kept
+    # After the answer there are the score and the row to be kept, and a turn of somebody else's to be waited for
+    margin_ns = max(clock.period_ns // 10, min(clock.period_ns // 4, _MARGIN_NS))
     longest_streak = max(2, round(config.miss_seconds / spec.control_dt))
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:

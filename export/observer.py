@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         box = BlackBox.attach(options.fd)
         writer = FlightWriter(options.log)
         watch = FlightWatch(box, writer, options.keep, options.lost_seconds)
-        feed = LiveFeed(box, writer)
-        server = None
+        feed = server = None
         if options.web is not None:
+            feed = LiveFeed(box, writer)
             server = WebServer(options.web, box, feed, allow_remote=options.allow_remote, names=options.name)
     except ToolkitError as error:
         print(f"observer: {error}", file=sys.stderr)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.errors else 0
 
 
-def _watch(box: BlackBox, watch: FlightWatch, feed: LiveFeed) -> WatchReport:
+def _watch(box: BlackBox, watch: FlightWatch, feed: LiveFeed | None) -> WatchReport:
     """Looks ten times a second until standard input closes; whatever goes wrong meanwhile is kept, never raised."""
     problems: list[str] = []
     deadline = time.monotonic_ns()
@@ -82,7 +82,8 @@ def _watch(box: BlackBox, watch: FlightWatch, feed: LiveFeed) -> WatchReport:
                 box.observer_alive(now_ns)
                 status = box.status()
                 watch.poll(status, now_ns)
-                feed.poll(status, watch.lost, problems, now_ns)
+                if feed is not None:  # what nobody is shown is not worked out either
+                    feed.poll(status, watch.lost, problems, now_ns)
             except Exception as error:  # watching goes on, and the page and the last line tell of it
                 problems[:] = [*problems, f"observer: {type(error).__name__}: {error}"][-5:]
     return _finished(box, watch, problems)

@@ -11,6 +11,7 @@ brings its robot to rest, and ends.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -240,7 +241,8 @@ class _Child:
 
     def answer(self, until: float) -> bytes | None:
         """The answer, None if it has not come by then."""
-        if not self._pipe.poll(max(0.0, until - time.monotonic())):
+        # The pipe's own `poll` rounds up to whole milliseconds
+        if not select.select([self._pipe], [], [], max(0.0, until - time.monotonic()))[0]:
             return None
         answer = self._pipe.recv_bytes(_LARGEST)
         self.asked_at = None

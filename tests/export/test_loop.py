@@ -288,6 +288,21 @@ def test_a_real_robot_is_looked_at_first(arm: RobotSpec, still: Any) -> None:
     np.testing.assert_allclose(np.diff(seen), 1e-3 / 3, rtol=1e-6)  # the arm's velocities are scaled by a third
 
 
+@pytest.mark.parametrize(("period", "kept"), [(0.002, 0.0005), (0.001, 0.00025), (0.02, 0.002)])
+def test_an_answer_is_not_waited_for_until_the_deadline(arm: RobotSpec, still: Any, period: float, kept: float) -> None:
+    """What has to be done after the answer has its time: half a millisecond, at most a quarter of a period, or more."""
+    left: list[int] = []
+
+    class Asked(still):  # type: ignore[misc, valid-type]
+        def step(self, command: np.ndarray) -> SensorReading:
+            left.append(self.answer_by_ns - time.monotonic_ns())
+            return super().step(command)
+
+    drive(Asked(dataclasses.replace(arm, control_dt=period)), seconds=0.3)
+    assert max(left) <= round(1e9 * (period - kept))
+    assert max(left) > 0
+
+
 def test_a_robot_that_is_lost_while_looked_at(arm: RobotSpec, still: Any) -> None:
     """A look that fails is a fault like a step that fails, on the first tick too; the robot is not asked again."""
     backend = still(arm)  # it cannot measure without a command

@@ -62,6 +62,24 @@ def test_a_killed_controller_leaves_its_log(box: BlackBox, tmp_path: Path) -> No
     assert os.listdir(tmp_path / "runs") == ["flight.npz"]
 
 
+def test_what_nobody_is_shown_is_not_worked_out(box: BlackBox, tmp_path: Path) -> None:
+    """Without a page there is no feed for one, whose histograms would take the loop's time; a log there is."""
+    code = "import sys\nfrom export import observer\nobserver.LiveFeed = None\nsys.exit(observer.main(sys.argv[1:]))"
+    log = tmp_path / "flight.npz"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "--fd", str(box.fd), "--log", str(log), "--keep"],
+        pass_fds=(box.fd,), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    box.set_state(State.RUNNING)
+    write_row(box, 0)
+    until(lambda: box.status().observer_heartbeat_ns > 0, "the observer watches")
+    box.set_state(State.ENDED)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, b"")
+    assert json.loads(output.splitlines()[-1]) == {"reason": "ended", "logs": [str(log)], "errors": []}
+
+
 def test_the_pipe_of_a_killed_controller_is_enough(arm: RobotSpec, tmp_path: Path) -> None:
     """The controller that started the observer is killed; nobody tells the observer, and it writes the log and ends."""
     log = tmp_path / "flight.npz"

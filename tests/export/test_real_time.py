@@ -1,13 +1,17 @@
 """Being left alone: the collector off, wishes reported, everything put back; signals become a flag."""
 
+import ctypes
 import gc
 import os
+import platform
 import signal
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from export.real_time import RealTimeOptions, left_alone, stop_signals
+from export.real_time import RealTimeOptions, _SchedAttr, left_alone, stop_signals
 
 
 def test_collector_is_off_inside_and_back_afterwards() -> None:
@@ -17,6 +21,39 @@ def test_collector_is_off_inside_and_back_afterwards() -> None:
         assert not gc.isenabled() and gc.get_freeze_count() > 0
         raise RuntimeError
     assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone has them")
+def test_a_loop_is_woken_soon_inside_and_is_as_before_afterwards() -> None:
+    """Timers have no slack and the time slice is short, which needs no privilege; both are put back, nice stays."""
+
+    def look() -> tuple[tuple[dict[str, int], int], ...]:
+        os.nice(1)  # of this thread
+        before = scheduling(), timer_slack()
+        with left_alone(RealTimeOptions()):
+            inside = scheduling(), timer_slack()
+        return before, inside, (scheduling(), timer_slack())
+
+    with ThreadPoolExecutor(1) as pool:  # whose scheduling is its own
+        before, inside, after = pool.submit(look).result()
+    assert inside[1] == 1 < before[1]
+    if before[0]["runtime"]:  # kernels before 6.12 have one slice for all, and say 0
+        assert inside[0] == before[0] | {"runtime": 100_000}
+        assert before[0]["runtime"] > 100_000
+    assert after == before and before[0]["nice"] == os.getpriority(os.PRIO_PROCESS, 0) + 1
+
+
+def scheduling() -> dict[str, int]:
+    """What sched_getattr(2) says of this thread."""
+    attributes = _SchedAttr()
+    number = {"x86_64": 315, "aarch64": 275, "riscv64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, 0, ctypes.byref(attributes), ctypes.sizeof(attributes), 0) == 0
+    return {name: getattr(attributes, name) for name in ("policy", "nice", "runtime")}
+
+
+def timer_slack() -> int:
+    """[ns] of this thread."""
+    return ctypes.CDLL(None).prctl(30, 0, 0, 0, 0)
 
 
 def test_wishes_are_granted_or_explained_and_undone() -> None:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import itertools
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -212,3 +214,32 @@ def test_a_step_that_starts_late_does_not_end_late() -> None:
         backend.answer_by_ns = time.monotonic_ns() - 10**9  # long past: a look is taken all the same
         assert backend.step(np.zeros(1)).sequence == 1
     robot.close()
+
+
+def test_a_lost_answer_costs_the_time_waited_and_not_a_whole_millisecond() -> None:
+    """At 2 kHz a step nobody answers takes what a bare wait for as long takes, where Python's time-outs take 1 ms."""
+    quick = dataclasses.replace(SPEC, control_dt=0.0005)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as robot,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        robot.bind(("127.0.0.1", 0))
+        robot.settimeout(10.0)
+        with UdpBackend(quick, f"127.0.0.1:{robot.getsockname()[1]}", real_time=True) as backend:
+            asked = pool.submit(backend.reset)
+            datagram, peer = robot.recvfrom(65535)
+            request = decode(datagram, spec_mark(quick))
+            assert request is not None
+            reading = Message(READING, request.request, np.zeros(1 + len(quick.channels)))
+            robot.sendto(encode(reading, spec_mark(quick)), peer)
+            asked.result()
+            steps, waits, silent = [], [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for _ in range(200):
+                started = time.perf_counter()
+                backend.step(np.zeros(1))
+                steps.append(time.perf_counter() - started)
+                started = time.perf_counter()
+                select.select([silent], [], [], 0.8 * quick.control_dt)
+                waits.append(time.perf_counter() - started)
+            silent.close()
+    assert np.median(steps) < 1.8 * np.median(waits)  # rounded up it was 2.4

@@ -90,9 +90,10 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, as_json: bool) -
     with tempfile.TemporaryDirectory(prefix="gcl-bench-") as folder:
         bundle = _untrained(robot, 1.0 / hz, Path(folder))
         bare = subprocess.Popen(
-            [sys.executable, "-m", "export.bare_loop", "--hz", str(hz), "--seconds", str(60.0 * minutes)],
+            [sys.executable, "-m", "export.bare_loop", "--hz", str(hz), "--seconds", str(60.0 * minutes),
+             *(["--realtime"] if realtime else [])],
             stdout=subprocess.PIPE,
-        )
+        )  # fmt: skip
         report = _drive(bundle, 60.0 * minutes, realtime, Path(folder))
         alone = json.loads(bare.communicate()[0])
     allowed = alone["misses"] / alone["ticks"] + 1e-4
