@@ -2,15 +2,17 @@
 
     python -m export.bare_loop --hz 500 --seconds 600 [--realtime]
 
-prints one JSON line. It asks the system for what the control loop asks for. A miss is what it is for that one, too: a
+prints one JSON line. Without --realtime it asks the system for nothing. A miss is what it is for that one, too: a
 period that had ended before its work had.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import time
@@ -34,13 +36,13 @@ class BareReport:
     wake: LatencySummary  # deadline -> awake
 
 
-def keep_time(hz: float, seconds: float, options: RealTimeOptions) -> BareReport:
+def keep_time(hz: float, seconds: float, options: RealTimeOptions | None = None) -> BareReport:
     """Sleeps to absolute deadlines, again and again.
 
     Args:
         hz: [1/s] rate.
         seconds: [s] how long.
-        options: What to ask the system for.
+        options: What to ask the system for; None for nothing at all.
 
     Returns:
         How well it went.
@@ -52,7 +54,9 @@ def keep_time(hz: float, seconds: float, options: RealTimeOptions) -> BareReport
     period = round(1e9 / hz)
     wake, misses, ticks = LatencyHistogram(), 0, 0
     until = _Timespec()
-    with left_alone(options):
+    gc.collect()
+    gc.disable()
+    with contextlib.nullcontext() if options is None else left_alone(options):
         start = time.monotonic_ns()
         end = start + round(seconds * 1e9)
         deadline = start + period
@@ -67,6 +71,7 @@ def keep_time(hz: float, seconds: float, options: RealTimeOptions) -> BareReport
             skipped = late // period
             misses += skipped > 0
             deadline += (1 + skipped) * period
+    gc.enable()
     return BareReport(ticks, misses, wake.summary())
 
 
@@ -77,7 +82,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
     chosen = parser.parse_args()
-    options = RealTimeOptions(fifo_priority=50, lock_memory=True) if chosen.realtime else RealTimeOptions()
+    options = RealTimeOptions(fifo_priority=50, lock_memory=True) if chosen.realtime else None
     print(json.dumps(dataclasses.asdict(keep_time(chosen.hz, chosen.seconds, options))), flush=True)
 
 

@@ -35,6 +35,8 @@ from robots.spec import ToolkitError
 from robots.udp import is_loopback
 
 _MOST_KEY = 64  # bytes
+# [ns] longer than the controller's, who may have to go on without an answer; shorter than everybody else's
+_SLICE_NS = 300_000
 
 
 def serve(
@@ -180,8 +182,10 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
     writer = _EventWriter(options.events)
-    priority = RealTimeOptions(fifo_priority=60, lock_memory=True) if options.realtime else RealTimeOptions()
-    with woken, wake, left_alone(priority) as granted:
+    wishes = RealTimeOptions(slice_ns=_SLICE_NS)
+    if options.realtime:
+        wishes = dataclasses.replace(wishes, fifo_priority=60, lock_memory=True)
+    with woken, wake, left_alone(wishes) as granted:
         ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
         print(json.dumps(ready | {"granted": granted}), flush=True)
         serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno())

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import FrameType
 
 _MCL_CURRENT_AND_FUTURE = 3  # mlockall(2): pages in memory now, and all later ones
-_SLICE_NS = 100_000  # [ns] the shortest that Linux takes
 _SLACK_NS = 1  # [ns] that a timer may be late for the sake of others; by default 50,000
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # prctl(2)
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # syscall(2) numbers: libc has no such function
@@ -28,6 +27,7 @@ class RealTimeOptions:
     fifo_priority: int | None = None  # 1..99 for SCHED_FIFO, None = leave the scheduler alone
     lock_memory: bool = False  # no page of this process is swapped out
     cpu: int | None = None  # run on this core only
+    slice_ns: int = 100_000  # [ns] time slice among equals, the shortest that Linux takes; whose is shorter interrupts
 
 
 class StopFlag:
@@ -58,7 +58,7 @@ def left_alone(options: RealTimeOptions) -> Iterator[dict[str, str]]:
     granted: dict[str, str] = {}
     undo: list[Callable[[], object]] = []
     try:
-        _wake_soon(undo)
+        _wake_soon(options.slice_ns, undo)
         _ask(options, granted, undo)
         yield granted
     finally:
@@ -106,7 +106,7 @@ class _SchedAttr(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _wake_soon(undo: list[Callable[[], object]]) -> None:
+def _wake_soon(slice_ns: int, undo: list[Callable[[], object]]) -> None:
     """Timers without slack and a short slice; an older or another system is left as it is."""
     if not sys.platform.startswith("linux"):
         return
@@ -114,7 +114,7 @@ def _wake_soon(undo: list[Callable[[], object]]) -> None:
     slack = libc.prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
     if slack > 0 and libc.prctl(_PR_SET_TIMERSLACK, _SLACK_NS, 0, 0, 0) == 0:
         undo.append(lambda: libc.prctl(_PR_SET_TIMERSLACK, slack, 0, 0, 0))
-    if os.sched_getscheduler(0) == os.SCHED_OTHER and _set_slice(_SLICE_NS):
+    if os.sched_getscheduler(0) == os.SCHED_OTHER and _set_slice(slice_ns):
         undo.append(lambda: _set_slice(0))  # 0: the system's own
 
 

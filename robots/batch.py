@@ -6,7 +6,6 @@ Each environment is a row of arrays, never a Python object, so a step costs litt
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from robots.episodes import EpisodeSchedule
 from robots.model import compile_model, scene_matters, stepping_model, substeps
 from robots.model_source import log_physics_warnings
 from robots.observation import ObservationMap
+from robots.processors import available_cpus
 from robots.randomize import RandomizedEnvs
 from robots.reset import draw_states, place
 from robots.sensing import SensorBatch
@@ -322,8 +322,3 @@ class BatchSim:
                 place(self.spec, models[i], self.placement[i])
         if self._scenes and self._sensors is not None:
             self._sensors.models_changed()
-
-
-def available_cpus() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

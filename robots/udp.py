@@ -27,11 +27,13 @@ from robots.datagram import (
     encode,
     spec_mark,
 )
+from robots.processors import available_cpus
 from robots.spec import RobotSpec
 
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
 _FAREWELLS = 3  # nobody answers one, and the robot's side takes the loss of it for the loss of its controller
 _LEAST_WAIT_NS = 50_000  # [ns]
+_AWAKE_NS = 500_000  # [ns] for which an answer is looked for without sleeping, at most
 _REMEMBERED = 256  # requests whose answers may still come late
 
 
@@ -89,8 +91,8 @@ class UdpBackend(Backend):
             key: At most 64 bytes that the robot's side knows too; empty for none.
             real_time: A step waits for its reading at most 0.8 control periods, and not beyond `answer_by_ns`, and
                 returns the newest one there is, so that a lost datagram or a late start costs the loop a repeated
-                reading and no deadline. Otherwise it asks again until the time-out, and no step is ever lost: for
-                recording and tests.
+                reading and no deadline. It stays awake for the first of it, at most 0.5 ms. Otherwise it asks again
+                until the time-out, and no step is ever lost: for recording and tests.
 
         Raises:
             BackendError: The address is malformed, unusable, or remote without `allow_remote`, or the key is too long.
@@ -110,6 +112,9 @@ class UdpBackend(Backend):
         self._request = 0
         self._running = False
         self._wait_ns = round(0.8e9 * spec.control_dt) if real_time else None
+        # Who sleeps has to be woken, which now and then takes longer than all else in a step. With one processor the
+        # robot's side could not answer meanwhile.
+        self._awake_ns = min(round(0.25e9 * spec.control_dt), _AWAKE_NS) if available_cpus() > 1 else 0
         self._sent_ns = [0] * _REMEMBERED  # [ns] when each of the newest requests was sent
         self._newest: SensorReading | None = None
         self._socket: socket.socket | None = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -175,8 +180,12 @@ class UdpBackend(Backend):
             if self.answer_by_ns is not None:
                 # At least a look at what came meanwhile, however late it is already
                 until = max(min(until, self.answer_by_ns), sent + _LEAST_WAIT_NS)
+            awake_until = min(until, sent + self._awake_ns)
             while (left := until - time.monotonic_ns()) > 0:
-                answer = self._receive(sock, left * 1e-9)
+                if until - left < awake_until:
+                    answer = self._take(sock)
+                else:
+                    answer = self._receive(sock, left * 1e-9)
                 if answer is None:
                     continue
                 behind = (self._request - answer.request) % 2**32
@@ -223,12 +232,14 @@ class UdpBackend(Backend):
         """The next datagram, None if none comes in time or it is not one of this robot's."""
         # Not the socket's own time-out, which Python rounds up to whole milliseconds: at 500 Hz a lost answer would
         # cost a deadline.
-        if not select.select([sock], [], [], seconds)[0]:
-            return None
+        return self._take(sock) if select.select([sock], [], [], seconds)[0] else None
+
+    def _take(self, sock: socket.socket) -> Message | None:
+        """What has come already, None if that is nothing, or not one of this robot's."""
         try:
             return decode(sock.recv(LARGEST, socket.MSG_DONTWAIT), self._mark, self._key)
         except BlockingIOError:
-            return None  # its checksum was wrong: the kernel has thrown it away since
+            return None
 
     def _reading(self, answer: Message, timestamp_ns: int) -> SensorReading:
         if answer.kind == REFUSAL:

@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
 
 def machine() -> dict[str, Any]:
     """What a time measured here depends on: processor, cores this process may use, operating system."""
-    from robots.batch import available_cpus
+    from robots.processors import available_cpus
 
     model = platform.processor() or platform.machine()
     try:

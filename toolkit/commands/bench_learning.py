@@ -137,7 +137,7 @@ def _run(to_do: Sequence[Prepared], total: int, side_by_side: int | None, quiet:
     """Runs jobs with a progress bar. False if it was interrupted."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from robots.batch import available_cpus
+    from robots.processors import available_cpus
     from toolkit.child_commands import ChildCommands
     from toolkit.study_runner import run_jobs
 

@@ -40,7 +40,7 @@ def sim(robots: str, envs: int, steps: int, rounds: int, threads: int | None, ri
       gcl bench sim --robots cheetah,walker,humanoid
       gcl bench sim --robots cheetah,walker,humanoid --rival envpool
     """
-    from robots.batch import available_cpus
+    from robots.processors import available_cpus
 
     threads = threads or available_cpus()
     rows = [_compare(robot, envs, steps, rounds, threads, rival) for robot in robots.split(",")]
