@@ -197,7 +197,19 @@ def parse_robot(data: object) -> RobotSpec:
         reset=parse_reset(top.get("reset", {})),
         safety=safety,
         randomize=parse_randomize(top["randomize"], terms) if "randomize" in top else None,
+        practice_seconds=_practice(top),
     )
+
+
+def _practice(top: Mapping[str, object]) -> float | None:
+    """[s] of an episode of training, which is no longer than a whole one; None if nothing is said."""
+    if "practice_seconds" not in top:
+        return None
+    whole = number(top["episode_seconds"], "episode_seconds")
+    seconds = number(top["practice_seconds"], "practice_seconds", above=0.0)
+    if seconds > whole:
+        raise RobotSpecError(f"practice_seconds {seconds:g}: longer than the episode_seconds, {whole:g}")
+    return seconds
 
 
 def _channel_units(observation: tuple[ObservationTerm, ...]) -> dict[str, str]:

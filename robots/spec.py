@@ -24,9 +24,9 @@ from robots.safety_spec import SafetySpec, safety_from_dict
 SPEC_FORMAT_VERSION = 1
 CHANNEL_SOURCES = ("joint_pos", "joint_vel", "activation", "sensor")
 TRANSFORMS = ("identity", "sin", "cos", "log1p", "arcsinh")
-# Prose, how far training doubts the simulator, and how careful the owner is: changing a word, a range or a time must
-# not orphan a day of recordings.
-NOT_IDENTITY = ("description", "randomize", "safety")
+# Prose, how the robot is trained, and how careful the owner is: changing a word, a range or a time must not orphan a
+# day of recordings.
+NOT_IDENTITY = ("description", "practice_seconds", "randomize", "safety")
 ACTION_KINDS = ("effort", "velocity", "position", "ctrl")
 
 
@@ -159,6 +159,7 @@ class RobotSpec:
     format: int = SPEC_FORMAT_VERSION
     safety: SafetySpec = field(default_factory=SafetySpec, compare=False)  # not part of the identity
     randomize: Randomization | None = field(default=None, compare=False)  # for training; not part of the identity
+    practice_seconds: float | None = field(default=None, compare=False)  # [s] an episode of training; None: a whole one
     directory: Path | None = field(default=None, compare=False)  # where robot.yaml lay; not part of the identity
 
     @cached_property
@@ -186,6 +187,11 @@ class RobotSpec:
     def episode_steps(self) -> int:
         """Control steps in a full-length episode."""
         return round(self.episode_seconds / self.control_dt)
+
+    @property
+    def practice_steps(self) -> int:
+        """Control steps in an episode of training, where nothing else is asked for."""
+        return round((self.practice_seconds or self.episode_seconds) / self.control_dt)
 
     @property
     def observation_names(self) -> tuple[str, ...]:

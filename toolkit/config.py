@@ -218,9 +218,10 @@ class TrainConfig:
     """How much each demo counts: "agreement" (less for those unlike the majority, `demos/agreement.py`) or "equal"."""
     randomize: bool = False
     """Whether each environment draws its own masses, friction, gains, delay and noise from `robot.yaml`'s randomize."""
-    episode_steps: int = 0
+    episode_steps: int | None = None
     """Control steps after which an episode of training is cut short (a truncation: V still looks ahead), so that
-    beginnings are practised more often; 0 means as long as robot.yaml says. Evaluation keeps whole episodes."""
+    beginnings are practised more often. None means `practice_seconds` of robot.yaml where a segment fits into them,
+    0 a whole episode. Evaluation keeps whole episodes."""
     holdout: float | None = None
     """Share of each demo kept from the learner and used to measure overfitting. None means 0.1, but nothing of
     the only recording there is: nothing else shows the beginning, or whatever would be kept."""
@@ -253,7 +254,10 @@ class TrainConfig:
         require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
         for name in ("total_steps", "threads", "checkpoint_every"):
             at_least_1(name, getattr(self, name))
-        require(self.episode_steps >= 0, f"episode_steps {self.episode_steps}; must be >= 1, or 0 for the robot's own")
+        require(
+            self.episode_steps is None or self.episode_steps >= 0,
+            f"episode_steps {self.episode_steps}; must be >= 1, or 0 for whole episodes",
+        )
         require(self.holdout is None or 0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
         require(self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1")
         reward, ppo = self.reward, self.ppo

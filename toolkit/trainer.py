@@ -47,7 +47,7 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
         lengths: Steps of each demo. Where "the whole episode" is asked for, the shortest says how long that is.
 
     Returns:
-        The config with segment length, temper, shaping, batches and number of steps as they will be used.
+        The config with segment and episode length, temper, shaping, batches and number of steps as they will be used.
 
     Raises:
         TrainingError: Training episodes too short to hold a segment.
@@ -56,10 +56,13 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
     # AIRL's discriminator judges single steps.
     whole = min([spec.episode_steps, *lengths])
     segment = 1 if config.objective == "airl" else min(reward.segment or whole, spec.episode_steps)
-    if 0 < config.episode_steps < segment:
+    practised = config.episode_steps
+    if practised is None:
+        practised = spec.practice_steps if segment <= spec.practice_steps < spec.episode_steps else 0
+    if 0 < practised < segment:
         raise TrainingError(
-            f"episode_steps {config.episode_steps}: too short for segments of {segment} steps; give {segment} or more, "
-            "0 for the robot's own, or a shorter reward.segment"
+            f"episode_steps {practised}: too short for segments of {segment} steps; give {segment} or more, 0 for "
+            "whole episodes, or a shorter reward.segment"
         )
     temper = reward.alpha / segment if reward.temper is None else reward.temper
     shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
@@ -72,6 +75,7 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
     return dataclasses.replace(
         config,
         total_steps=config.total_steps or default,
+        episode_steps=practised,
         holdout=holdout,
         reward=reward,
         sac=dataclasses.replace(config.sac, segments=negatives),

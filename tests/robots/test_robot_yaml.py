@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robots import RobotSpecError, load_robot, robot_names
 from robots.robot_yaml import parse_robot, read_spec
-from robots.spec import Distribution
+from robots.spec import Distribution, spec_from_dict
 
 MINIMAL = {
     "name": "toy",
@@ -230,3 +230,18 @@ def test_spec_from_a_bundle(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(RobotSpecError, match="JSON"):
         read_spec(str(path), None)
+
+
+def test_practice_is_no_part_of_the_identity_and_no_longer_than_an_episode(tmp_path: Path) -> None:
+    """Demos of a robot stay its own when its training is changed; what cannot be is refused."""
+    text = (Path(load_robot("walker").directory or "") / "robot.yaml").read_text()
+    without, longer = tmp_path / "without.yaml", tmp_path / "longer.yaml"
+    without.write_text("\n".join(line for line in text.splitlines() if not line.startswith("practice_seconds")))
+    longer.write_text(text.replace("practice_seconds: 6.25", "practice_seconds: 25.5"))
+    walker, plain = load_robot("walker"), load_robot(without)
+    assert (walker.practice_steps, plain.practice_steps, plain.practice_seconds) == (250, 1000, None)
+    assert walker.sha256 == plain.sha256
+    assert spec_from_dict(json.loads(json.dumps(walker.to_dict()))).practice_seconds == 6.25
+    assert load_robot("walker-long").practice_steps == 250
+    with pytest.raises(RobotSpecError, match="practice_seconds 25.5: longer than the episode_seconds, 25"):
+        load_robot(longer)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from robots.robot_yaml import load_robot
-from toolkit.studies import ABLATION, FAMILY, NOT_BY_DEFAULT, REACH, SHORT_EPISODES, all_studies
+from toolkit.studies import ABLATION, FAMILY, NOT_BY_DEFAULT, PRACTISED, REACH, all_studies
 from toolkit.study import plan
 
 
@@ -22,10 +22,16 @@ def test_every_job_has_a_plan_and_a_folder_of_its_own() -> None:
 def test_seeds_are_multiplied_out() -> None:
     """Every setting runs with every seed; the smoke version with one."""
     studies = all_studies(4)
-    assert [job.seed for job in studies["reach"].jobs] == [0, 1, 2, 3] * (len(REACH) + len(SHORT_EPISODES))
+    assert [job.seed for job in studies["reach"].jobs] == [0, 1, 2, 3] * len(REACH)
     assert len(studies["family"].jobs) == 2 * 4 * len(FAMILY)
-    assert len(studies["ablation"].jobs) == len(studies["scratch"].jobs) == 4 * len(ABLATION)
+    assert len(studies["scratch"].jobs) == 4 * len(ABLATION)
+    assert len(studies["ablation"].jobs) == 4 * (len(ABLATION) + len(PRACTISED))
     assert [(job.robot, job.seed) for job in studies["smoke"].jobs] == [("cartpole", 0), ("reacher", 0)]
+
+
+def test_whole_episodes_are_tried_where_robots_are_trained_on_shorter_ones() -> None:
+    """Else that ablation would compare a thing with itself, or leave a robot out."""
+    assert {robot for robot in REACH if load_robot(robot).practice_seconds is not None} == set(PRACTISED)
 
 
 def test_family_differs_in_the_objective_alone() -> None:

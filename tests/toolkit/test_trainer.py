@@ -147,6 +147,26 @@ def test_short_training_episodes():
         trainer(None, "episode_steps=20", "reward.segment=1000")
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["reward.segment=8"], 20),
+        (["reward.segment=20"], 20),
+        (["objective=airl"], 20),  # judges single steps
+        (["reward.segment=8", "episode_steps=0"], 0),
+        (["reward.segment=8", "episode_steps=50"], 50),
+        (["reward.segment=21"], 0),  # does not fit
+        (["reward.segment=0"], 0),  # judges whole episodes
+    ],
+)
+def test_beginnings_are_practised_as_the_robot_says(settings: list[str], expected: int):
+    """practice_seconds of the robot hold where the settings say nothing else and a segment fits into them."""
+    practising = dataclasses.replace(SPEC, practice_seconds=20 * SPEC.control_dt)
+    assert resolve(with_settings(TrainConfig(), settings), practising, [120]).episode_steps == expected
+    assert resolve(TrainConfig(), SPEC, [120]).episode_steps == 0  # it says nothing
+    assert practising.sha256 == SPEC.sha256  # and its demos are still its own
+
+
 def test_generator_decides_the_size_of_a_run():
     """Steps, environments, horizon and batches are the generator's, unless the user says otherwise."""
     sac = with_settings(TrainConfig(), ["generator=sac"])

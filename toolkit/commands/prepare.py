@@ -10,7 +10,7 @@ import yaml
 
 from demos.episode import Episode
 from demos.store import DemoStore
-from robots.robot_yaml import load_robot
+from robots.robot_yaml import load_robot, robot_names
 from robots.spec import RobotSpec
 from toolkit.checkpoint import load
 from toolkit.config import FROM_DEMOS, ConfigError, TrainConfig, config_from_dict, with_settings
@@ -46,9 +46,7 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
             raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
         wanted = load_robot(robot) if robot is not None else None
         spec, episodes, identity = open_demos(demos, wanted, options["count"])
-        if config.randomize and spec.randomize is None:  # the store may be older than the robot's section
-            spec = dataclasses.replace(spec, randomize=load_robot(robot or spec.name).randomize)
-        trainer = Trainer(spec, config, episodes)
+        trainer = Trainer(_as_trained_today(spec), config, episodes)
     else:
         if robot is None or demos is not None or options["count"] is not None:
             raise TrainingError(f"--objective {config.objective} needs --robot and takes neither --demos nor --count")
@@ -82,6 +80,17 @@ def open_demos(
             raise TrainingError(f"{demos} holds {len(episodes)} demos to learn from; --count {count} needs that many")
         episodes, identity["used"] = episodes[:count], count
     return wanted or store.spec, episodes, identity
+
+
+def _as_trained_today(spec: RobotSpec) -> RobotSpec:
+    """A robot that ships, with what its robot.yaml says of training: the store may be older than that."""
+    if spec.name not in robot_names() or (today := load_robot(spec.name)).sha256 != spec.sha256:
+        return spec
+    return dataclasses.replace(
+        spec,
+        randomize=spec.randomize or today.randomize,
+        practice_seconds=spec.practice_seconds or today.practice_seconds,
+    )
 
 
 def _judged_by_given_reward(
