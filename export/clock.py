@@ -139,7 +139,8 @@ class LatencyHistogram:
             The edges (m,) [us], and (m,) int64 how many durations were below each.
         """
         edges = edges_us[(edges_us > 0) & (edges_us < len(self._counts))]
-        return edges, np.cumsum(self._counts)[edges - 1]
+        cumulative = self._cumulative()
+        return edges, cumulative[np.minimum(edges, len(cumulative)) - 1]
 
     @property
     def sum_us(self) -> float:
@@ -147,6 +148,10 @@ class LatencyHistogram:
         middles = np.arange(len(self._counts)) + 0.5
         middles[-1] = self._max_ns / 1000
         return float(self._counts @ middles)
+
+    def _cumulative(self) -> np.ndarray:
+        """How many durations fell into each bin and those before it, up to the greatest: the rest is empty and long."""
+        return np.cumsum(self._counts[: self._max_ns // 1000 + 1])
 
     def summary(self) -> LatencySummary:
         """The usual quantiles."""
@@ -157,6 +162,6 @@ class LatencyHistogram:
         if self.count == 0:
             return [float("nan")] * len(probabilities)
         ranks = [max(1, int(np.ceil(probability * self.count))) for probability in probabilities]
-        found = np.searchsorted(np.cumsum(self._counts), ranks)
+        found = np.searchsorted(self._cumulative(), ranks)
         edges = np.where(found == len(self._counts) - 1, self._max_ns / 1000, found + 1.0)
         return np.minimum(edges, self._max_ns / 1000).tolist()

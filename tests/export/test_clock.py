@@ -101,6 +101,17 @@ def test_histogram_agrees_with_sorting(durations: list[int]) -> None:
             assert found <= exact + 1.0
 
 
+@given(st.lists(st.integers(0, 300_000), max_size=40))
+def test_counts_below_are_those_of_counting(durations: list[int]) -> None:
+    """At any edge, also beyond the longest duration and where durations are longer than the last bin."""
+    histogram = LatencyHistogram(bins=200)
+    for duration in durations:
+        histogram.add(duration)
+    edges, counts = histogram.counts_below(np.arange(0, 300, 7))
+    assert edges.tolist() == list(range(7, 201, 7))
+    assert counts.tolist() == [sum(duration < 1000 * edge for duration in durations) for edge in edges]
+
+
 def test_empty_histogram_says_so() -> None:
     """No durations give NaN, not zero."""
     assert np.isnan(LatencyHistogram().summary().p50_us)
