@@ -147,6 +147,7 @@ def _facts(spec: RobotSpec) -> dict[str, Any]:
         "control_dt": spec.control_dt,
         "episode_seconds": spec.episode_seconds,
         "episode_steps": spec.episode_steps,
+        "practice_steps": spec.practice_steps,
         "obs_dim": spec.obs_dim,
         "act_dim": spec.act_dim,
     }

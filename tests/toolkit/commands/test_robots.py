@@ -115,3 +115,10 @@ def test_without_a_simulator() -> None:
 def test_help_has_an_example(verb: tuple[str, ...]) -> None:
     """Every help text ends with an example."""
     assert "gcl robots" in gcl(*verb, "--help").output.split("Example")[1]
+
+
+def test_show_tells_how_long_training_practises() -> None:
+    """Of a robot whose robot.yaml says so; of another as long as an episode lasts."""
+    for robot, expected in (("walker", 250), ("cheetah", 1000)):
+        told = gcl("show", robot)
+        assert told.exit_code == 0 and f"practice_steps  {expected}\n" in told.output
