@@ -123,6 +123,8 @@ class ControllerTarget:
         self._given: list[bytes] = []
         self._hostile = False  # whether answers are spoiled
         self._sequence = 0
+        self._readable, writing = socket.socketpair()
+        writing.close()
         self._backend = UdpBackend(spec, "127.0.0.1:9", key=key, real_time=real_time)
         real = self._backend._socket
         # The fields of the backend that this file knows: what it receives from, and what it asked last.
@@ -133,11 +135,13 @@ class ControllerTarget:
 
     # What the backend uses of a socket:
 
-    def settimeout(self, seconds: float) -> None:
-        """Takes no time: what is there is there."""
+    def fileno(self) -> int:
+        """A descriptor that can always be read: what is there is there, and waiting takes no time."""
+        return self._readable.fileno()
 
     def close(self) -> None:
-        """Has nothing to close."""
+        """Closes that descriptor."""
+        self._readable.close()
 
     def send(self, datagram: bytes) -> int:
         """Takes a request and puts the answers to it into the queue, the right one last."""
@@ -149,10 +153,10 @@ class ControllerTarget:
         self._queue.append(self._mutator.good(READING, request, [self._sequence, *[0.5] * self._channels]))
         return len(datagram)
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int) -> bytes:
         """The next answer."""
         if not self._queue:
-            raise TimeoutError
+            raise BlockingIOError
         self._given.append(self._queue.popleft())
         return self._given[-1]
 
