@@ -80,12 +80,13 @@ def tick(bundle: Path | None, robot: str, ticks: int, as_json: bool) -> None:
 def loop(robot: str, hz: float, minutes: float, realtime: bool, as_json: bool) -> None:
     """The control loop against a simulated robot in another process, beside a loop that only keeps time.
 
-    Both run at once: whatever the machine does to one it does to the other. Exit code 1 if the control loop missed
-    more deadlines than the bare one and 0.01 % of its ticks.
+    Both run at once: whatever the machine does to one it does to the other. Without --realtime the bare loop asks the
+    system for nothing, and the control loop for what any user may have. Exit code 1 if the control loop missed more
+    deadlines than the bare one and 0.01 % of its ticks.
 
     \b
     Example:
-      gcl bench loop --hz 500 --minutes 10
+      gcl bench loop --hz 500 --minutes 10 --realtime
     """
     with tempfile.TemporaryDirectory(prefix="gcl-bench-") as folder:
         bundle = _untrained(robot, 1.0 / hz, Path(folder))
