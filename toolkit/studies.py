@@ -63,6 +63,7 @@ VARIANTS = {
     "cheetah": ("cheetah-long", "cheetah-lame", "cheetah-weak"),
     "walker": ("walker-long", "walker-lame", "walker-weak"),
 }
+STATE_ONLY = ("reward.inputs=state",)
 # A reward that is to guide a new policy from random actions must have turned such behaviour down once, and remember it
 GUIDES = {
     "memory": (*SCRATCH, "reward.memory=0.5"),
@@ -70,11 +71,6 @@ GUIDES = {
     "memory-0.8": (*SCRATCH, "reward.memory=0.8"),
 }
 GUIDE_STEPS = 3_000_000
-# What is learned on one robot and carried over to a changed one: how, and in how many steps; None for the robot's
-STATE_ONLY = {
-    "state-only": ((*GUIDES["memory"], "reward.inputs=state"), None),
-    "state-only, longer": ((*GUIDES["memory-0.65"], "reward.inputs=state"), GUIDE_STEPS),
-}
 AGAIN_STEPS = {"memory": 4_000_000, "memory-0.65": 8_000_000, "memory-0.8": 4_000_000}
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
@@ -159,14 +155,9 @@ def _reoptimise(seeds: Sequence[int]) -> Study:
 
 
 def _transfer(seeds: Sequence[int]) -> Study:
-    how = {"kind": "transfer", "at_least": 0.8}
-    jobs = [
-        _job("transfer", robot, name, seed, settings, variant=variant, steps=steps or STEPS[robot], **how)
-        for name, (settings, steps) in STATE_ONLY.items()
-        for robot, variants in VARIANTS.items()
-        for variant in variants
-        for seed in seeds
-    ]
+    cases = [(robot, variant, seed) for robot, variants in VARIANTS.items() for variant in variants for seed in seeds]
+    how = {"kind": "transfer", "settings": (*GUIDES["memory"], *STATE_ONLY), "at_least": 0.8}
+    jobs = [_job("transfer", robot, "state-only", seed, variant=variant, **how) for robot, variant, seed in cases]
     target = ">= 0.8 of a policy trained there on the true reward"
     return Study("transfer", "the frozen reward on a changed robot", target, tuple(jobs))
 
