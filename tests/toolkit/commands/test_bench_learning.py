@@ -103,7 +103,7 @@ def test_robots_and_settings_narrow_the_studies():
     studies = list(all_studies(2).values())
     kept = bench_learning._narrowed(studies, "robot", "finger, hopper")
     assert {job.robot for study in kept for job in study.jobs} == {"finger", "hopper"}
-    assert {study.name for study in kept} == {"reach", "control"}
+    assert {study.name for study in kept} == {"reach", "ablation", "control"}
     with pytest.raises(StudyError, match="--robots 'toaster': no job on toaster; legal are cartpole"):
         bench_learning._narrowed(studies, "robot", "toaster")
     (episode,) = bench_learning._narrowed(studies, "name", "tempered")
