@@ -18,7 +18,7 @@ import os
 import time
 
 from export.clock import LatencyHistogram, LatencySummary
-from export.real_time import RealTimeOptions, left_alone
+from export.real_time import PRIVILEGED, RealTimeOptions, left_alone
 
 _CLOCK_MONOTONIC, _TIMER_ABSTIME = 1, 1
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
     chosen = parser.parse_args()
-    options = RealTimeOptions(fifo_priority=50, lock_memory=True) if chosen.realtime else None
+    options = PRIVILEGED if chosen.realtime else None
     print(json.dumps(dataclasses.asdict(keep_time(chosen.hz, chosen.seconds, options))), flush=True)
 
 

@@ -30,6 +30,9 @@ class RealTimeOptions:
     slice_ns: int = 100_000  # [ns] time slice among equals, the shortest that Linux takes; whose is shorter interrupts
 
 
+PRIVILEGED = RealTimeOptions(fifo_priority=50, lock_memory=True)  # what --realtime asks for where a loop is run
+
+
 class StopFlag:
     """Whether someone asked the loop to stop."""
 

@@ -180,12 +180,9 @@ class UdpBackend(Backend):
             if self.answer_by_ns is not None:
                 # At least a look at what came meanwhile, however late it is already
                 until = max(min(until, self.answer_by_ns), sent + _LEAST_WAIT_NS)
-            awake_until = min(until, sent + self._awake_ns)
-            while (left := until - time.monotonic_ns()) > 0:
-                if until - left < awake_until:
-                    answer = self._take(sock)
-                else:
-                    answer = self._receive(sock, left * 1e-9)
+            awake_until = sent + self._awake_ns
+            while (now := time.monotonic_ns()) < until:
+                answer = self._take(sock) if now < awake_until else self._receive(sock, (until - now) * 1e-9)
                 if answer is None:
                     continue
                 behind = (self._request - answer.request) % 2**32

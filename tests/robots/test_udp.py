@@ -1,12 +1,13 @@
 """UdpBackend keeps the contract against a real guardian process, and does not listen to what is not meant for it."""
 
+import contextlib
 import dataclasses
 import itertools
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from robots import BackendError, load_robot
 from robots.datagram import COMMAND, READING, RESET, Message, decode, encode, spec_mark
 from robots.processors import available_cpus
+from robots.spec import RobotSpec
 from robots.udp import UdpBackend, is_loopback, parse_address
 
 SPEC = load_robot("cartpole")
@@ -217,51 +219,49 @@ def test_a_step_that_starts_late_does_not_end_late() -> None:
     robot.close()
 
 
+@contextlib.contextmanager
+def driven(spec: RobotSpec) -> Iterator[tuple[UdpBackend, Callable[[int, int], None]]]:
+    """A backend in real time after its reset, and what sends it a reading: how many requests ahead, which sequence."""
+    mark = spec_mark(spec)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as robot, ThreadPoolExecutor(1) as pool:
+        robot.bind(("127.0.0.1", 0))
+        robot.settimeout(10.0)
+        with UdpBackend(spec, f"127.0.0.1:{robot.getsockname()[1]}", real_time=True) as backend:
+            asked = pool.submit(backend.reset)
+            datagram, peer = robot.recvfrom(65535)
+            reset = decode(datagram, mark)
+            assert reset is not None
+
+            def answer(ahead: int, sequence: int) -> None:
+                values = np.zeros(1 + len(spec.channels))
+                values[0] = sequence
+                robot.sendto(encode(Message(READING, reset.request + ahead, values), mark), peer)
+
+            answer(0, 0)
+            asked.result()
+            yield backend, answer
+
+
 def test_a_lost_answer_costs_the_time_waited_and_not_a_whole_millisecond() -> None:
     """At 2 kHz a step nobody answers takes what a bare wait for as long takes, where Python's time-outs take 1 ms."""
     quick = dataclasses.replace(SPEC, control_dt=0.0005)
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as robot,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        robot.bind(("127.0.0.1", 0))
-        robot.settimeout(10.0)
-        with UdpBackend(quick, f"127.0.0.1:{robot.getsockname()[1]}", real_time=True) as backend:
-            asked = pool.submit(backend.reset)
-            datagram, peer = robot.recvfrom(65535)
-            request = decode(datagram, spec_mark(quick))
-            assert request is not None
-            reading = Message(READING, request.request, np.zeros(1 + len(quick.channels)))
-            robot.sendto(encode(reading, spec_mark(quick)), peer)
-            asked.result()
-            steps, waits, silent = [], [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            for _ in range(200):
-                started = time.perf_counter()
-                backend.step(np.zeros(1))
-                steps.append(time.perf_counter() - started)
-                started = time.perf_counter()
-                select.select([silent], [], [], 0.8 * quick.control_dt)
-                waits.append(time.perf_counter() - started)
-            silent.close()
+    steps, waits = [], []
+    with driven(quick) as (backend, _), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        for _ in range(200):
+            started = time.perf_counter()
+            backend.step(np.zeros(1))
+            steps.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            select.select([silent], [], [], 0.8 * quick.control_dt)
+            waits.append(time.perf_counter() - started)
     assert np.median(steps) < 1.8 * np.median(waits)  # rounded up it was 2.4
 
 
 def test_an_answer_that_comes_soon_is_taken_without_sleeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sleeps has to be woken; what is there within a quarter of the period, at most 0.5 ms, is found awake."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as robot, ThreadPoolExecutor(1) as pool:
-        robot.bind(("127.0.0.1", 0))
-        robot.settimeout(10.0)
-        with UdpBackend(SPEC, f"127.0.0.1:{robot.getsockname()[1]}", real_time=True) as backend:
-            asked = pool.submit(backend.reset)
-            datagram, peer = robot.recvfrom(65535)
-            request = decode(datagram, MARK)
-            assert request is not None
-            values = np.zeros(1 + len(SPEC.channels))
-            robot.sendto(encode(Message(READING, request.request, values), MARK), peer)
-            asked.result()
-            assert backend._awake_ns == (500_000 if available_cpus() > 1 else 0)
-            backend._awake_ns = 10**9  # however busy this machine is
-            values[0] = 1
-            robot.sendto(encode(Message(READING, request.request + 1, values), MARK), peer)
-            monkeypatch.setattr(select, "select", None)
-            assert backend.step(np.zeros(1)).sequence == 1
+    with driven(SPEC) as (backend, answer):
+        assert backend._awake_ns == (500_000 if available_cpus() > 1 else 0)
+        backend._awake_ns = 10**9  # however busy this machine is
+        answer(1, 1)
+        monkeypatch.setattr(select, "select", None)
+        assert backend.step(np.zeros(1)).sequence == 1

@@ -269,7 +269,7 @@ def _drive(bundle: Path, seconds: float, realtime: bool, folder: Path) -> LoopRe
     from export.black_box import BlackBox
     from export.loop import LoopOptions, run
     from export.monitor import RewardMonitor
-    from export.real_time import RealTimeOptions
+    from export.real_time import PRIVILEGED, RealTimeOptions
     from export.runtime import load_bundle
     from export.safety import SafetyLayer
     from toolkit.commands.observer_link import observed
@@ -278,7 +278,7 @@ def _drive(bundle: Path, seconds: float, realtime: bool, folder: Path) -> LoopRe
     loaded, policy, reward = load_bundle(bundle)
     spec = loaded.spec
     link = LinkOptions("sim", None, False, b"", None, None, None, 0, folder / "events.jsonl", realtime)
-    options = RealTimeOptions(fifo_priority=50, lock_memory=True) if realtime else RealTimeOptions()
+    options = PRIVILEGED if realtime else RealTimeOptions()
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
         stack.callback(box.close)

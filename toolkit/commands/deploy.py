@@ -194,10 +194,10 @@ def _loop_options(
     from export.estop import UdpEStop
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
-    from export.real_time import RealTimeOptions
+    from export.real_time import PRIVILEGED, RealTimeOptions
     from toolkit.commands.deploy_choices import shared_key
 
-    real_time = RealTimeOptions(fifo_priority=50, lock_memory=True) if options["realtime"] else RealTimeOptions()
+    real_time = PRIVILEGED if options["realtime"] else RealTimeOptions()
     estop = swap = None
     if options["estop"] is not None:
         estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])

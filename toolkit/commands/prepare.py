@@ -46,7 +46,7 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
             raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
         wanted = load_robot(robot) if robot is not None else None
         spec, episodes, identity = open_demos(demos, wanted, options["count"])
-        trainer = Trainer(_as_trained_today(spec), config, episodes)
+        trainer = Trainer(spec, config, episodes)
     else:
         if robot is None or demos is not None or options["count"] is not None:
             raise TrainingError(f"--objective {config.objective} needs --robot and takes neither --demos nor --count")
@@ -79,11 +79,11 @@ def open_demos(
         if len(episodes) < count:
             raise TrainingError(f"{demos} holds {len(episodes)} demos to learn from; --count {count} needs that many")
         episodes, identity["used"] = episodes[:count], count
-    return wanted or store.spec, episodes, identity
+    return wanted or _as_trained_today(store.spec), episodes, identity
 
 
 def _as_trained_today(spec: RobotSpec) -> RobotSpec:
-    """A robot that ships, with what its robot.yaml says of training: the store may be older than that."""
+    """A recorded robot that ships, with what its robot.yaml says of training: the store may be older than that."""
     if spec.name not in robot_names() or (today := load_robot(spec.name)).sha256 != spec.sha256:
         return spec
     return dataclasses.replace(

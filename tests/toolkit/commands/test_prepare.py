@@ -3,7 +3,8 @@
 import dataclasses
 
 from demos.store import DemoStore
-from toolkit.commands.prepare import _as_trained_today
+from robots.robot_yaml import load_robot
+from toolkit.commands.prepare import _as_trained_today, open_demos
 from toolkit.commands.quickstart import shipped_demos
 
 
@@ -26,3 +27,11 @@ def test_another_robot_of_the_same_name_is_left_as_it_is() -> None:
         dataclasses.replace(recorded, default_pose=(("right_hip", 0.1),)),
     ):
         assert _as_trained_today(other) is other
+
+
+def test_a_robot_that_is_named_is_trained_as_it_says() -> None:
+    """Who gives a robot.yaml without practice wants none; the recorded robot is trained as the one that ships."""
+    demos = shipped_demos("walker")
+    plain = dataclasses.replace(load_robot("walker"), practice_seconds=None)
+    assert open_demos(demos, plain, None)[0] is plain
+    assert open_demos(demos, None, None)[0].practice_steps == 250
