@@ -121,6 +121,9 @@ class PpoConfig:
     knows little (Rajeswaran et al. 2018, DAPG, arXiv 1709.10087)."""
     demo_fade: float = 0.5
     """Share of the run over which `demo_weight` falls to 0, in a straight line."""
+    restarts: int = 0
+    """How often, in equal parts of the run, policy and value begin anew from random weights while the reward goes on.
+    A new policy finds what the reward praises by mistake, and with `reward.memory` the reward does not forget it."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
     target_kl: float = 0.01
@@ -285,6 +288,7 @@ class TrainConfig:
             at_least_1(f"reward.{name}", getattr(reward, name))
         for name in ("num_envs", "horizon", "epochs", "minibatches"):
             at_least_1(f"ppo.{name}", getattr(ppo, name))
+        require(ppo.restarts >= 0, f"ppo.restarts {ppo.restarts}; must be >= 0")
         require(0.0 < ppo.discount <= 1.0, f"ppo.discount {ppo.discount}; must be in (0, 1]")
 
     def to_dict(self) -> dict[str, Any]:

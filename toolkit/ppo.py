@@ -36,9 +36,13 @@ class PolicyLearner:
         self.value = value
         self.config = config
         self.parameters = [*policy.parameters(), *value.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
         self.demos: Transitions | None = None
         self.demo_weight = torch.zeros(0)  # (n,)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forgets the optimiser's moments and step size, which are of no use to networks with other weights."""
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate)
 
     def hold_near(self, demos: Transitions, weight: Tensor) -> None:
         """Gives the demos that the policy is held near.

@@ -66,7 +66,12 @@ class Job:
     @property
     def folder_name(self) -> str:
         """Names its folder, unique within the study."""
-        return re.sub(r"[^A-Za-z0-9._=]+", "-", f"{self.shown_robot} {self.name} s{self.seed}")
+        return _plain(f"{self.shown_robot} {self.name} s{self.seed}")
+
+    @property
+    def reward_folder_name(self) -> str:
+        """Names the folder of what does not depend on the changed robot; without one it is the job's own."""
+        return _plain(f"{Path(self.robot).name} {self.name} s{self.seed}")
 
     @property
     def shown_robot(self) -> str:
@@ -101,6 +106,8 @@ class Stage:
     """Names its files in the job's folder."""
     arguments: tuple[str, ...]
     """After `gcl`."""
+    folder: Path
+    """Where its output and its record go: the job's, or one that it shares with others, and is then run once."""
     run: Path | None = None
     """The run folder it trains in, which it can go on with; None for other commands."""
 
@@ -133,27 +140,32 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     Returns:
         The plan.
     """
-    run, bundle = folder / "run", folder / f"{Path(job.robot).name}.bundle"
+    learned_in = folder.with_name(job.reward_folder_name) if job.kind == "transfer" else folder
+    run, bundle = learned_in / "run", learned_in / f"{Path(job.robot).name}.bundle"
     learned = ["--demos", demos] + (["--count", str(job.count)] if job.count is not None else [])
     later = job if job.again_steps is None else dataclasses.replace(job, steps=job.again_steps)
-    stages = [_train("train", job, run, *learned, *job.options), _evaluate("eval", run)]
+    stages = [_train("train", job, learned_in, run, *learned, *job.options), _evaluate("eval", learned_in, run)]
     if job.kind in ("reoptimise", "transfer"):
         export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
         frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", job.variant or job.robot]
         again = folder / "again"
-        stages += [Stage("export", export), _train("again", later, again, *frozen), _evaluate("eval-again", again)]
+        stages += [
+            Stage("export", export, learned_in),
+            _train("again", later, folder, again, *frozen),
+            _evaluate("eval-again", folder, again),
+        ]
     if job.variant is not None:
         truth = folder / "truth"
         known = ["--objective", "task-reward", "--robot", job.variant]
-        stages += [_train("truth", later, truth, *known), _evaluate("eval-truth", truth)]
+        stages += [_train("truth", later, folder, truth, *known), _evaluate("eval-truth", folder, truth)]
     if job.measure_too:
         filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)
-        stages.append(Stage("too", tuple(filled)))
+        stages.append(Stage("too", tuple(filled), folder))
     against = {"train": None, "reoptimise": "eval", "transfer": "eval-truth"}[job.kind]
     return Plan(tuple(stages), "eval" if job.kind == "train" else "eval-again", against)
 
 
-def _train(name: str, job: Job, out: Path, *what: str) -> Stage:
+def _train(name: str, job: Job, folder: Path, out: Path, *what: str) -> Stage:
     arguments = ["train", *what, "--out", str(out), "--seed", str(job.seed), "--json"]
     if job.steps is not None:
         arguments += ["--steps", str(job.steps)]
@@ -161,8 +173,13 @@ def _train(name: str, job: Job, out: Path, *what: str) -> Stage:
         arguments += ["--seconds", f"{job.seconds:g}"]
     for setting in (f"threads={job.threads}", *job.settings):
         arguments += ["--set", setting]
-    return Stage(name, tuple(arguments), out)
+    return Stage(name, tuple(arguments), folder, out)
 
 
-def _evaluate(name: str, run: Path) -> Stage:
-    return Stage(name, ("eval", str(run), "-n", str(EVALUATION_EPISODES), "--json"))
+def _evaluate(name: str, folder: Path, run: Path) -> Stage:
+    return Stage(name, ("eval", str(run), "-n", str(EVALUATION_EPISODES), "--json"), folder)
+
+
+def _plain(words: str) -> str:
+    """As a folder's name that is no trouble in a shell."""
+    return re.sub(r"[^A-Za-z0-9._=]+", "-", words)

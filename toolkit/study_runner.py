@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,6 +20,11 @@ from toolkit.study import Job, Plan, Stage, StudyError, plan
 from toolkit.study_result import Result, commit, load_result, machine, read_json, save_result, write_json
 
 _BEGUN_FILE = "begun.json"
+_IN_USE: dict[Path, threading.Lock] = {}  # folders that jobs side by side may share
+
+
+def _lock(folder: Path) -> threading.Lock:
+    return _IN_USE.setdefault(folder, threading.Lock())
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: Ctrl-C
@@ -131,11 +137,15 @@ def run_job(prepared: Prepared, children: ChildCommands, side_by_side: int = 1) 
         StudyError: The folder holds something that no job left there.
     """
     folder, now = prepared.folder, commit()
-    begun = _begin(prepared, now)
+    commits: dict[str, None] = {}  # in order, each once
+    for where, commands in _commands_by_folder(prepared).items():
+        with _lock(where):
+            commits[_begin(where, {"commands": commands, "demos_sha256": prepared.demos_sha256}, now)] = None
     outputs: dict[str, Any] = {}
     failed, wall = prepared.problem, None
     for stage in prepared.plan.stages if failed is None else ():
-        outcome = _run_stage(stage, prepared, children)
+        with _lock(stage.folder):
+            outcome = _run_stage(stage, prepared, children)
         if outcome["failed"] is not None:
             failed = f"{stage.name}: {outcome['failed']}"
             break
@@ -148,7 +158,7 @@ def run_job(prepared: Prepared, children: ChildCommands, side_by_side: int = 1) 
         robot=prepared.job.robot,
         seed=prepared.job.seed,
         commands=prepared.commands,
-        commit=now if begun == now else f"{begun}, {now}",
+        commit=", ".join(commits | {now: None}),
         machine={**machine(), "jobs side by side": side_by_side},
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         demos=prepared.demos,
@@ -156,7 +166,7 @@ def run_job(prepared: Prepared, children: ChildCommands, side_by_side: int = 1) 
         demos_mean=prepared.demos_mean,
         failed=failed,
         wall_seconds=wall,
-        curve=_curve(folder / "run"),
+        curve=_curve(prepared.plan.stages[0].run),
         stages=outputs,
         **figures,
     )
@@ -164,9 +174,15 @@ def run_job(prepared: Prepared, children: ChildCommands, side_by_side: int = 1) 
     return result
 
 
-def _begin(prepared: Prepared, now: str) -> str:
-    """Makes the folder, or empties one of other commands; returns the commit that the job was begun with."""
-    folder, identity = prepared.folder, {"commands": list(prepared.commands), "demos_sha256": prepared.demos_sha256}
+def _commands_by_folder(prepared: Prepared) -> dict[Path, list[str]]:
+    """What decides about a folder's content: of one that is shared its own commands, of the job's own all of them."""
+    stages = prepared.plan.stages
+    shared = {stage.folder: [x.command for x in stages if x.folder == stage.folder] for stage in stages}
+    return shared | {prepared.folder: list(prepared.commands)}
+
+
+def _begin(folder: Path, identity: dict[str, Any], now: str) -> str:
+    """Makes a folder, or empties one of other commands; returns the commit that these were begun with."""
     there = read_json(folder / _BEGUN_FILE)
     if there is not None and {name: there.get(name) for name in identity} == identity:
         return there["commit"]
@@ -183,7 +199,7 @@ def _run_stage(stage: Stage, prepared: Prepared, children: ChildCommands) -> dic
     """Runs one command unless it has been run: {"failed": why or None, "output": its JSON, "wall_seconds": ...}."""
     from toolkit.checkpoint import FILE_NAME
 
-    log = prepared.folder / stage.name
+    log = stage.folder / stage.name
     record, out, err = (Path(f"{log}.{suffix}") for suffix in ("json", "out", "err"))
     done = read_json(record)
     if done is not None:
@@ -238,10 +254,10 @@ def _demos(name: str, count: int | None) -> tuple[str, str, float]:
     return str(path), store.chain_sha256, float(np.mean(used))
 
 
-def _curve(run: Path) -> tuple[dict[str, float], ...]:
+def _curve(run: Path | None) -> tuple[dict[str, float], ...]:
     from toolkit.run import read_evaluations
 
-    return tuple(read_evaluations(run))
+    return () if run is None else tuple(read_evaluations(run))
 
 
 def _last_line(path: Path, start: int = 0) -> str:

@@ -137,6 +137,8 @@ class Trainer:
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
+        parts = config.ppo.restarts + 1 if isinstance(self.policy_learner, PolicyLearner) else 1
+        self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)}
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
         config = self.config
@@ -160,6 +162,16 @@ class Trainer:
             self.policy_learner.hold_near(demo_transitions(train, self.device), weight)
         if config.objective in ADVERSARIAL:
             self.judge = RewardLearner(self.reward, config, self.demos, self.held_out_demos, self.rng)
+
+    def _begin_anew(self) -> None:
+        """Policy and value from random weights; what normalises observations, and the reward, stay as they are."""
+        assert self.value is not None and isinstance(self.policy_learner, PolicyLearner)
+        torch.manual_seed(self.config.seed + self.iteration)  # so that a resumed run draws the same weights
+        fresh = build_policy_network(self.spec.obs_dim, self.spec.act_dim, self.config.policy)
+        fresh.normalizer.load_state_dict(self.policy.normalizer.state_dict())
+        self.policy.load_state_dict(fresh.state_dict())
+        self.value.load_state_dict(ValueNetwork(self.spec.obs_dim, self.config.policy.hidden).state_dict())
+        self.policy_learner.begin_anew()
 
     def start_from(self, checkpoint: Checkpoint) -> str:
         """Takes policy and value from another run, in place of fresh or cloned ones; SAC has and leaves no value.
@@ -207,6 +219,8 @@ class Trainer:
         Returns:
             Metrics by name; those under "time/" are wall-clock seconds.
         """
+        if self.iteration in self._restarts:
+            self._begin_anew()
         before_reset = None
         if self.task_reward is not None:
             assert isinstance(self.judge, GivenReward)

@@ -49,8 +49,10 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     """Both the frozen reward and the true one train on the variant; the one is measured against the other."""
     variant = "robots/variants/long_leg/robot.yaml"
     job = dataclasses.replace(JOB, kind="transfer", variant=variant)
-    train, _, _, again, _, truth, _ = commands(job)
+    train, _, export, again, _, truth, _ = commands(job)
     assert variant not in train and f"--robot {variant}" in again
+    assert "--out cheetah-segment-s2/run" in train and "--out cheetah-segment-s2/cheetah.bundle" in export
+    assert "--reward cheetah-segment-s2/cheetah.bundle/reward.onnx" in again and "--out f/again" in again
     assert f"--objective task-reward --robot {variant} --out f/truth" in truth
     assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
     longer = commands(dataclasses.replace(job, again_steps=3000))

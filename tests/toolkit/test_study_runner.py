@@ -15,7 +15,7 @@ import pytest
 from toolkit.child_commands import ChildCommands
 from toolkit.study import Job, StudyError
 from toolkit.study_result import Result, load_result
-from toolkit.study_runner import prepare, run_job, run_jobs
+from toolkit.study_runner import Prepared, prepare, run_job, run_jobs
 
 STUB = Path(__file__).parents[1] / "study_stub.py"
 JOB = Job("reach", "segment", "cartpole", "cartpole", 5, (), 0, 1000)
@@ -118,6 +118,39 @@ def test_reoptimised_is_measured_against_the_first_policy(tmp_path: Path, called
     result = run_job(prepare(job, tmp_path), stub(cartpole_segment_s0=40.0))
     assert [line.split()[0] for line in called()] == ["train", "eval", "export", "train", "eval"]
     assert result.ratio == 1.0 and set(result.stages) == {"train", "eval", "export", "again", "eval-again"}
+
+
+def test_changed_robots_share_the_reward(tmp_path: Path, called: Callable[[], list[str]]) -> None:
+    """Side by side, each robot of a seed has the one training's reward; another seed has its own, and so has a setting.
+
+    The second run of the same jobs is told to train with another setting: the shared folder is emptied as well.
+    """
+    variants = [(name, seed) for name in ("walker-long", "walker-weak") for seed in (0, 1)]
+    for settings in ((), ("reward.alpha=1",)):
+        before = len(called())
+        made = [
+            dataclasses.replace(JOB, kind="transfer", variant=name, seed=seed, settings=settings)
+            for name, seed in variants
+        ]
+        prepared = [prepare(job, tmp_path) for job in made]
+        run_jobs(prepared, stub(), 4, lambda _: None, lambda *_: None)
+        results = [result for result in map(Prepared.result, prepared) if result is not None]
+        trained = [line for line in called()[before:] if line.startswith("train --demos")]
+        assert len(trained) == len(set(trained)) == 2
+        assert len(called()) - before == 2 * 3 + 4 * 4  # train, eval, export; again, eval, truth, eval
+        assert [(result.failed, len(result.curve)) for result in results] == [(None, 3)] * 4
+        assert len({result.commands[0] for result in results}) == 2
+    assert (tmp_path / "reach" / "cartpole-segment-s1" / "train.json").is_file()
+
+
+def test_what_was_shared_and_begun_before_is_on_record(
+    tmp_path: Path, called: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reward of an earlier commit is used again, and the result names both commits."""
+    for name, code in (("walker-long", "old"), ("walker-weak", "new")):
+        monkeypatch.setattr("toolkit.study_runner.commit", lambda code=code: code)
+        result = run_job(prepare(dataclasses.replace(JOB, kind="transfer", variant=name), tmp_path), stub())
+        assert result.commit == ("old" if code == "old" else "old, new")
 
 
 def test_ctrl_c_saves_and_the_next_call_goes_on(tmp_path: Path, called: Callable[[], list[str]]) -> None:

@@ -18,6 +18,7 @@ from toolkit import checkpoint as checkpoints
 from toolkit.config import ADVERSARIAL, ConfigError, TrainConfig, with_settings
 from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.metrics import read_metrics
+from toolkit.ppo import PolicyLearner
 from toolkit.reward_learner import RewardLearner
 from toolkit.run import Run
 from toolkit.sac import SacLearner
@@ -61,10 +62,9 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-@pytest.mark.parametrize("generator", ["ppo", "sac"])
-def test_resumed_run_is_the_same_run(tmp_path: Path, generator: str):
+@pytest.mark.parametrize("settings", [(), ("generator=sac", "sac.negatives=mixture"), ("ppo.restarts=1",)])
+def test_resumed_run_is_the_same_run(tmp_path: Path, settings: tuple[str, ...]):
     """Five iterations, or two, a checkpoint, a new process's worth of objects, and three: equal to the last bit."""
-    settings = [f"generator={generator}", "sac.negatives=mixture"]
     whole = trainer(None, *settings)
     straight = [untimed(whole.iterate()) for _ in range(5)]
     first = trainer(None, *settings)
@@ -212,6 +212,33 @@ def test_head_start_leaves_the_policy_alone(generator: str):
     assert all(torch.equal(a, b) for a, b in zip(before, run.policy.parameters(), strict=True))
     run.iterate()
     assert not all(torch.equal(a, b) for a, b in zip(before, run.policy.parameters(), strict=True))
+
+
+def test_a_policy_that_begins_anew():
+    """In the third iteration of five: weights and step size as of a fresh one, the reward and what it sees as before.
+
+    The head start keeps the policy from learning in the same iteration, so that the fresh weights can be looked at.
+    """
+    run = trainer(None, "ppo.restarts=1", "ppo.head_start=9", "policy.log_std_init=-0.7", "reward.memory=0.5")
+    assert isinstance(run.policy_learner, PolicyLearner) and isinstance(run.judge, RewardLearner)
+    for group in run.policy_learner.optimizer.param_groups:
+        group["lr"] = 1e-5
+    run.iterate()
+    run.iterate()
+    with torch.no_grad():
+        run.policy.log_std_raw.fill_(-2.0)
+    before, rounds = run.policy.mean_net.state_dict()["0.weight"].clone(), run.judge.rounds
+    seen = {name: x.clone() for name, x in run.policy.normalizer.state_dict().items()}
+    run.iterate()
+    assert not torch.equal(run.policy.mean_net.state_dict()["0.weight"], before)
+    torch.testing.assert_close(run.policy.log_std, torch.full((SPEC.act_dim,), -0.7))
+    assert run.policy_learner.learning_rate == run.config.ppo.learning_rate
+    assert all(torch.equal(x, seen[name]) for name, x in run.policy.normalizer.state_dict().items())
+    assert run.judge.rounds == rounds + 1 and run.judge.memory is not None
+    assert run.judge.memory.offered == 3 * 64  # of three iterations
+    weights = run.policy.mean_net.state_dict()["0.weight"].clone()
+    run.iterate()
+    assert torch.equal(run.policy.mean_net.state_dict()["0.weight"], weights)  # and not again
 
 
 def test_held_out_steps_are_never_learned_from():
