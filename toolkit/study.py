@@ -157,7 +157,8 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     if job.variant is not None:
         truth = folder / "truth"
         known = ["--objective", "task-reward", "--robot", job.variant]
-        stages += [_train("truth", later, folder, truth, *known), _evaluate("eval-truth", folder, truth)]
+        plain = dataclasses.replace(later, settings=())  # they are for learned rewards, whose scale is another
+        stages += [_train("truth", plain, folder, truth, *known), _evaluate("eval-truth", folder, truth)]
     if job.measure_too:
         filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)
         stages.append(Stage("too", tuple(filled), folder))

@@ -54,6 +54,7 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     assert "--out cheetah-segment-s2/run" in train and "--out cheetah-segment-s2/cheetah.bundle" in export
     assert "--reward cheetah-segment-s2/cheetah.bundle/reward.onnx" in again and "--out f/again" in again
     assert f"--objective task-reward --robot {variant} --out f/truth" in truth
+    assert all("reward.alpha=0.1" in command for command in (train, again)) and "reward.alpha" not in truth
     assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
     longer = commands(dataclasses.replace(job, again_steps=3000))
     assert ["--steps 3000" in command for command in longer if " train " in command] == [False, True, True]
