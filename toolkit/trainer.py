@@ -137,8 +137,8 @@ class Trainer:
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
-        parts = config.ppo.restarts + 1 if isinstance(self.policy_learner, PolicyLearner) else 1
-        self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)}
+        parts = config.ppo.restarts + 1 if self.value is not None and isinstance(self.judge, RewardLearner) else 1
+        self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)} - {0}
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
         config = self.config

@@ -16,6 +16,7 @@ from robots.robot_yaml import load_robot
 from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
 from toolkit.config import ADVERSARIAL, ConfigError, TrainConfig, with_settings
+from toolkit.given_reward import constant_reward
 from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.metrics import read_metrics
 from toolkit.ppo import PolicyLearner
@@ -239,6 +240,19 @@ def test_a_policy_that_begins_anew():
     weights = run.policy.mean_net.state_dict()["0.weight"].clone()
     run.iterate()
     assert torch.equal(run.policy.mean_net.state_dict()["0.weight"], weights)  # and not again
+
+
+def test_a_policy_goes_on_where_nothing_is_gained_by_beginning_anew():
+    """With a frozen reward, which does not learn; and in a run of one iteration, whose only part is its start."""
+    frozen = with_settings(TrainConfig(objective="reward"), [*SMALL, "ppo.restarts=1", "ppo.head_start=9"])
+    reached = Trainer(SPEC, frozen, [], frozen_reward=constant_reward)
+    short = trainer(None, "ppo.restarts=1", "total_steps=128", "ppo.head_start=9")
+    for run, iterations in ((reached, 3), (short, 1)):
+        with torch.no_grad():
+            run.policy.log_std_raw.fill_(-2.0)
+        for _ in range(iterations):
+            run.iterate()
+        assert float(run.policy.log_std_raw.detach().max()) < -1.9  # fresh ones are at -0.5
 
 
 def test_held_out_steps_are_never_learned_from():
