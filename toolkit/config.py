@@ -123,7 +123,7 @@ class PpoConfig:
     """Share of the run over which `demo_weight` falls to 0, in a straight line."""
     restarts: int = 0
     """How often, in equal parts of the run, policy and value begin anew from random weights while the reward goes on
-    learning. A new policy finds what it praises by mistake, and with `reward.memory` the reward does not forget that."""
+    learning. A new policy finds what it praises by mistake, and with `reward.memory` it does not forget that."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
     target_kl: float = 0.01
