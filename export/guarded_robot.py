@@ -54,11 +54,6 @@ class GuardedRobot(RobotServer):
             return None
         return self._commanded_ns + self._patience_ns if self.safety.fault is None else self._hold_ns
 
-    @property
-    def expected_ns(self) -> int | None:
-        """[ns] by when the next command should have come, if its driver keeps time; None while nobody drives."""
-        return self._commanded_ns + self._period_ns if self.running and self.safety.fault is None else None
-
     def obey(self, message: Message) -> SensorReading:
         """Bounds and passes on a command; after a fault only a reset is obeyed."""
         try:

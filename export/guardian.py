@@ -17,7 +17,6 @@ import queue
 import selectors
 import signal
 import socket
-import stat
 import sys
 import threading
 import time
@@ -31,7 +30,6 @@ from robots.backend import BackendError
 from robots.datagram import LARGEST
 from robots.hardware_yaml import read_hardware
 from robots.open_backend import BACKENDS, open_backend
-from robots.processors import available_cpus
 from robots.robot_yaml import read_spec
 from robots.spec import ToolkitError
 from robots.udp import is_loopback
@@ -41,18 +39,8 @@ _MOST_KEY = 64  # bytes
 _SLICE_NS = 300_000
 
 
-# [ns] around the moment when a command is expected, in which a guardian with privileges does not sleep: who sleeps has
-# to be woken, and the controller waits meanwhile
-_AWAKE_NS = 200_000
-
-
 def serve(
-    robot: GuardedRobot,
-    sock: socket.socket,
-    lifeline: int,
-    tell: Callable[[Fault], None],
-    wake: int | None = None,
-    awake_ns: int = 0,
+    robot: GuardedRobot, sock: socket.socket, lifeline: int, tell: Callable[[Fault], None], wake: int | None = None
 ) -> None:
     """Answers and watches until the lifeline closes or a signal comes; a robot in motion is then held for a while.
 
@@ -62,22 +50,22 @@ def serve(
         lifeline: File descriptor, such as standard input, whose end is ours.
         tell: Takes each thing that made the robot's side act; must not block.
         wake: File descriptor that can be read once a signal came; its word is our end, too.
-        awake_ns: [ns] before and after the moment when a command is expected, in which we look for it without sleeping.
 
     Raises:
         BackendError: The lifeline is a file, whose end nobody could tell.
     """
-    # The others round time-outs up to whole milliseconds
-    with selectors.SelectSelector() as selector:
-        if not _can_end(lifeline):
-            raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends")
+    with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ)
-        selector.register(lifeline, selectors.EVENT_READ)
+        try:
+            selector.register(lifeline, selectors.EVENT_READ)
+        except (PermissionError, ValueError) as error:
+            raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends") from error
         if wake is not None:
             selector.register(wake, selectors.EVENT_READ)
         leaving = False
         while robot.running or not leaving:
-            for key, _ in selector.select(_patience(robot, time.monotonic_ns(), awake_ns)):
+            due = robot.due_ns
+            for key, _ in selector.select(None if due is None else max(due - time.monotonic_ns(), 0) * 1e-9):
                 if key.fileobj is sock:
                     _answer(robot, sock)
                 elif key.fd == wake or not os.read(lifeline, 4096):
@@ -88,25 +76,6 @@ def serve(
             robot.watch()
             while robot.events:
                 tell(robot.events.pop(0))
-
-
-def _can_end(lifeline: int) -> bool:
-    """Whether its end can be told from having nothing to say: a file's and /dev/null's cannot."""
-    try:
-        mode = os.fstat(lifeline).st_mode
-    except OSError:  # closed
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(lifeline)
-
-
-def _patience(robot: GuardedRobot, now_ns: int, awake_ns: int) -> float | None:
-    """[s] to sleep at most, None for as long as nothing happens."""
-    due, expected = robot.due_ns, robot.expected_ns
-    if due is None:
-        return None
-    if awake_ns and expected is not None and now_ns < expected + awake_ns:
-        due = min(due, expected - awake_ns)
-    return max(due - now_ns, 0) * 1e-9
 
 
 def _answer(robot: GuardedRobot, sock: socket.socket) -> None:
@@ -219,9 +188,7 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     with woken, wake, left_alone(wishes) as granted:
         ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
         print(json.dumps(ready | {"granted": granted}), flush=True)
-        # With one processor the controller could not make its command meanwhile
-        awake_ns = min(_AWAKE_NS, round(spec.control_dt * 1e8)) if options.realtime and available_cpus() > 1 else 0
-        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno(), awake_ns)
+        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno())
     writer.finish()
     if writer.failed is not None:
         print(f"export.guardian: {options.events}: {writer.failed.strerror}", file=sys.stderr)

@@ -101,20 +101,6 @@ def test_after_the_watchdog_only_a_reset_is_obeyed(bench: Bench) -> None:
     assert len(bench.robot.events) == 1
 
 
-def test_the_next_command_is_expected_a_period_later_while_somebody_drives(bench: Bench) -> None:
-    """5 ms after the last; not before the first reset, after a fault, or after a farewell."""
-    assert bench.robot.expected_ns == bench.clock.ns + 5 * MS
-    bench.wait(4.0)
-    bench.ask(COMMAND, 0.2, 1.0, 0.5)
-    assert bench.robot.expected_ns == bench.clock.ns + 5 * MS
-    bench.wait(60.0)
-    assert bench.robot.safety.fault is not None and bench.robot.expected_ns is None
-    bench.ask(RESET, 0.0)
-    assert bench.robot.expected_ns is not None
-    bench.ask(CLOSE)
-    assert bench.robot.expected_ns is None and Bench(bench.spec).robot.expected_ns is None
-
-
 def test_a_farewell_is_no_silence(bench: Bench) -> None:
     """A driver that said goodbye has stopped the robot itself: no watchdog."""
     bench.ask(CLOSE)

@@ -5,13 +5,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from guardian_process import ROOT, GuardianProcess
 
-from export.guardian import _patience
 from robots import BackendError, RobotSpec, load_robot
 from robots.udp import UdpBackend
 
@@ -102,44 +100,16 @@ def test_refusals_are_one_line(options: list[str], word: str) -> None:
     assert word in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["empty", "/dev/null"])
-def test_a_file_is_no_lifeline(tmp_path: Path, name: str) -> None:
+def test_a_file_is_no_lifeline(tmp_path: Path) -> None:
     """An end of input that nobody could tell is refused."""
-    (tmp_path / "empty").touch()
-    with open(tmp_path / name) as stdin:
+    empty = tmp_path / "empty"
+    empty.touch()
+    with open(empty) as stdin:
         done = subprocess.run(
             [sys.executable, "-m", "export.guardian", "--backend", "mock", "--robot", "cartpole"],
             cwd=ROOT, stdin=stdin, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert done.returncode == 2 and "standard input" in done.stderr
-
-
-class Timed:
-    """What `_patience` asks a robot for."""
-
-    def __init__(self, due_ns: int | None, expected_ns: int | None) -> None:
-        self.due_ns, self.expected_ns = due_ns, expected_ns
-
-
-@pytest.mark.parametrize(
-    ("due", "expected", "now", "awake", "seconds"),
-    [
-        (None, None, 0, 200, None),  # nobody drives
-        (9000, 2000, 1000, 0, 8e-6),  # without privileges: until the watchdog
-        (9000, 2000, 1000, 200, 0.8e-6),  # until shortly before the command
-        (9000, 2000, 1800, 200, 0.0),  # awake, from then on
-        (9000, 2000, 2199, 200, 0.0),  # and for as long again behind it
-        (9000, 2000, 2200, 200, 6.8e-6),  # then the command is late, and the watchdog's turn comes
-        (1500, None, 1000, 200, 0.5e-6),  # after a fault: until the next command of our own
-        (9000, 2000, 9500, 200, 0.0),  # never less than no time
-    ],
-)
-def test_who_is_awake_when_a_command_is_expected(
-    due: int | None, expected: int | None, now: int, awake: int, seconds: float | None
-) -> None:
-    """Times in ns, the answer in s, by hand."""
-    robot: Any = Timed(due, expected)
-    assert _patience(robot, now, awake) == (None if seconds is None else pytest.approx(seconds, abs=1e-12))
 
 
 def test_it_runs_where_only_numpy_and_yaml_are_installed() -> None:
