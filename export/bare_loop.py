@@ -1,6 +1,6 @@
 """A loop that does nothing but keep time, to know what the machine itself does to one: `clock_nanosleep` and no more.
 
-    python -m export.bare_loop --hz 500 --seconds 600 [--realtime]
+    python -m export.bare_loop --hz 500 --seconds 600 [--realtime [--cpu 3]]
 
 prints one JSON line. Without --realtime it asks the system for nothing. A miss is what it is for that one, too: a
 period that had ended before its work had.
@@ -81,8 +81,11 @@ def main() -> None:
     parser.add_argument("--hz", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
+    parser.add_argument("--cpu", type=int, help="and to keep to this core")
     chosen = parser.parse_args()
-    options = PRIVILEGED if chosen.realtime else None
+    if chosen.cpu is not None and not chosen.realtime:
+        parser.error("--cpu goes with --realtime: without, it asks for nothing")
+    options = dataclasses.replace(PRIVILEGED, cpu=chosen.cpu) if chosen.realtime else None
     print(json.dumps(dataclasses.asdict(keep_time(chosen.hz, chosen.seconds, options))), flush=True)
 
 

@@ -68,9 +68,15 @@ STATE_ONLY = ("reward.inputs=state",)
 # One policy turns to it by one way; each that begins anew tries another, and finds what is praised there by mistake.
 MEMORY = (*SCRATCH, "reward.memory=0.65")
 # The temperature is what has a new policy look further than the first posture that the frozen reward likes.
-GUIDES = {"several policies": (*MEMORY, "ppo.restarts=2", "reward.alpha=0.1"), "memory-0.65": MEMORY}
-GUIDE_STEPS = {"several policies": 9_000_000, "memory-0.65": 3_000_000}
-AGAIN_STEPS = {"several policies": 5_000_000, "memory-0.65": 8_000_000}
+SEVERAL = (*MEMORY, "ppo.restarts=2", "reward.alpha=0.1")
+# On the walker each that begins anew is left alone with the reward for a while, as a new policy will be in the end
+GUIDES = {
+    "several policies": SEVERAL,
+    "several left alone": (*SEVERAL, "ppo.restart_wait=0.3"),
+    "memory-0.65": MEMORY,
+}
+GUIDE_STEPS = {"several policies": 9_000_000, "several left alone": 9_000_000, "memory-0.65": 3_000_000}
+AGAIN_STEPS = {"several policies": 5_000_000, "several left alone": 5_000_000, "memory-0.65": 8_000_000}
 TRANSFER_STEPS = 4_000_000  # of both policies on the changed robot
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}

@@ -139,6 +139,7 @@ class Trainer:
         self.iteration = 0
         parts = config.ppo.restarts + 1 if self.value is not None and isinstance(self.judge, RewardLearner) else 1
         self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)} - {0}
+        self._wait = round(config.ppo.restart_wait * self.iterations / parts)  # iterations
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
         config = self.config
@@ -232,7 +233,8 @@ class Trainer:
         collected = time.perf_counter()
         progress = self.iteration / self.iterations
         remembered = self.policy_learner.remember(rollout)
-        metrics = self.judge.update(remembered, self.policy_learner.scorer, self.generator, progress)
+        learn = not any(0 <= self.iteration - restart < self._wait for restart in self._restarts)
+        metrics = self.judge.update(remembered, self.policy_learner.scorer, self.generator, progress, learn)
         judged = time.perf_counter()
         wait = isinstance(self.judge, RewardLearner) and self.judge.rounds <= self.config.acting.head_start
         metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, progress, value_only=wait)

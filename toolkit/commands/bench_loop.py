@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from export.control_step import ControlStep
     from export.loop import LoopReport
+    from export.real_time import RealTimeOptions
     from export.runtime import OnnxPolicy
     from robots.spec import RobotSpec
 
@@ -76,8 +77,9 @@ def tick(bundle: Path | None, robot: str, ticks: int, as_json: bool) -> None:
     "--minutes", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="How long to drive it."
 )
 @click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO and locked memory, for both loops.")
+@click.option("--cpu", type=click.IntRange(min=0), help="With --realtime: keep both to this core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def loop(robot: str, hz: float, minutes: float, realtime: bool, as_json: bool) -> None:
+def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None, as_json: bool) -> None:
     """The control loop against a simulated robot in another process, beside a loop that only keeps time.
 
     Both run at once: whatever the machine does to one it does to the other. Without --realtime the bare loop asks the
@@ -88,14 +90,19 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, as_json: bool) -
     Example:
       gcl bench loop --hz 500 --minutes 10 --realtime
     """
+    from export.real_time import PRIVILEGED, RealTimeOptions
+
+    if cpu is not None and not realtime:
+        raise click.UsageError("--cpu goes with --realtime: without, the bare loop asks for nothing")
+    options = dataclasses.replace(PRIVILEGED, cpu=cpu) if realtime else RealTimeOptions()
+    wishes = (["--realtime"] if realtime else []) + (["--cpu", str(cpu)] if cpu is not None else [])
     with tempfile.TemporaryDirectory(prefix="gcl-bench-") as folder:
         bundle = _untrained(robot, 1.0 / hz, Path(folder))
         bare = subprocess.Popen(
-            [sys.executable, "-m", "export.bare_loop", "--hz", str(hz), "--seconds", str(60.0 * minutes),
-             *(["--realtime"] if realtime else [])],
+            [sys.executable, "-m", "export.bare_loop", "--hz", str(hz), "--seconds", str(60.0 * minutes), *wishes],
             stdout=subprocess.PIPE,
         )  # fmt: skip
-        report = _drive(bundle, 60.0 * minutes, realtime, Path(folder))
+        report = _drive(bundle, 60.0 * minutes, options, realtime, Path(folder))
         alone = json.loads(bare.communicate()[0])
     allowed = alone["misses"] / alone["ticks"] + 1e-4
     share = report.misses / report.ticks
@@ -262,14 +269,13 @@ def _resident_kb() -> int:
     return pages * 4
 
 
-def _drive(bundle: Path, seconds: float, realtime: bool, folder: Path) -> LoopReport:
+def _drive(bundle: Path, seconds: float, options: RealTimeOptions, realtime: bool, folder: Path) -> LoopReport:
     """What `gcl deploy` does, without saying anything."""
     import contextlib
 
     from export.black_box import BlackBox
     from export.loop import LoopOptions, run
     from export.monitor import RewardMonitor
-    from export.real_time import PRIVILEGED, RealTimeOptions
     from export.runtime import load_bundle
     from export.safety import SafetyLayer
     from toolkit.commands.observer_link import observed
@@ -278,7 +284,6 @@ def _drive(bundle: Path, seconds: float, realtime: bool, folder: Path) -> LoopRe
     loaded, policy, reward = load_bundle(bundle)
     spec = loaded.spec
     link = LinkOptions("sim", None, False, b"", None, None, None, 0, folder / "events.jsonl", realtime)
-    options = PRIVILEGED if realtime else RealTimeOptions()
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
         stack.callback(box.close)
