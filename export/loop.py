@@ -29,7 +29,9 @@ class LoopError(ToolkitError):
 
 
 _OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
-_MARGIN_NS = 500_000  # [ns] between the last moment for the answer of a robot and the deadline, at quick rates
+# [ns] between the last moment for the answer of a robot and the deadline, at quick rates: who slept for it is woken
+# late now and then, by 0.3 ms, and then has the score to work out and the row to keep
+_MARGIN_NS = 800_000
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,7 @@ def _drive(
     clock = PeriodicClock(round(spec.control_dt * 1e9), options.spin_ns)
     compute, tick, wake = (box.histogram(name) for name in ("compute", "tick", "wake"))
     end = _Ending(safety, round(seconds / spec.control_dt), round(config.fault_seconds / spec.control_dt))
-    # After the answer there are the score and the row to be kept, and a turn of somebody else's to be waited for
-    margin_ns = max(clock.period_ns // 10, min(clock.period_ns // 4, _MARGIN_NS))
+    margin_ns = max(clock.period_ns // 10, min(2 * clock.period_ns // 5, _MARGIN_NS))
     longest_streak = max(2, round(config.miss_seconds / spec.control_dt))
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
