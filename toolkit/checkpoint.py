@@ -118,7 +118,7 @@ def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
 def build_reward(checkpoint: Checkpoint) -> RewardNetwork:
     """The trained reward network of a checkpoint, on the CPU."""
     spec = checkpoint.spec
-    reward = build_reward_network(spec.obs_dim, spec.act_dim, checkpoint.config.reward)
+    reward = build_reward_network(spec, checkpoint.config.reward)
     reward.load_state_dict(checkpoint.state["trainer"]["reward"])
     return reward.eval()
 

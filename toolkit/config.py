@@ -49,6 +49,10 @@ class RewardConfig:
     """Widths of the hidden layers of r_psi: small, so that a few demos are not memorised."""
     inputs: str = "state-action"
     """What r_psi looks at: "state-action", or "state", which carries over to a changed robot and needs no actions."""
+    observe: tuple[str, ...] = ()
+    """What of the observation r_psi looks at: terms of robot.yaml such as "velocity_xz", or elements of one such as
+    "position/rooty"; empty for all. It cannot insist on what it does not see: a reward of the torso's motion alone lets
+    a changed robot move its joints as it can."""
     shaping: bool | None = None
     """Whether a potential h(s) is learned beside r_psi: f = r + gamma h(s') - h(s); None means: for "airl" only."""
     segment: int = 32
@@ -124,9 +128,6 @@ class PpoConfig:
     restarts: int = 0
     """How often, in equal parts of the run, policy and value begin anew from random weights while the reward goes on
     learning. A new policy finds what it praises by mistake, and with `reward.memory` it does not forget that."""
-    restart_wait: float = 0.0
-    """Share of the part behind each restart, in [0, 1), in which the reward does not learn: the new policy goes as far
-    as the reward leads it, and what it is led to by mistake is what the reward then learns from."""
     learning_rate: float = 3e-4
     """Adam step at the start; adapted so that the KL divergence per iteration stays near `target_kl`."""
     target_kl: float = 0.01
@@ -292,7 +293,6 @@ class TrainConfig:
         for name in ("num_envs", "horizon", "epochs", "minibatches"):
             at_least_1(f"ppo.{name}", getattr(ppo, name))
         require(ppo.restarts >= 0, f"ppo.restarts {ppo.restarts}; must be >= 0")
-        require(0.0 <= ppo.restart_wait < 1.0, f"ppo.restart_wait {ppo.restart_wait}; must be in [0, 1)")
         require(0.0 < ppo.discount <= 1.0, f"ppo.discount {ppo.discount}; must be in (0, 1]")
 
     def to_dict(self) -> dict[str, Any]:

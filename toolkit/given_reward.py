@@ -32,9 +32,7 @@ class GivenReward:
         self.reward, self.alpha = reward, alpha
         self.true_reward: list[np.ndarray] = []  # [T][B] of the rollout under way, where the task is the judge
 
-    def update(
-        self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float, learn: bool = True
-    ) -> dict[str, float]:
+    def update(self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float) -> dict[str, float]:
         """Reports the mean reward of a rollout; the remaining arguments are the RewardLearner's."""
         r_t = self._reward(rollout.observation, rollout.action)
         return {"reward/policy": float(r_t.mean())}

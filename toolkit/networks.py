@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from robots.spec import RobotSpec
 from toolkit.config import PolicyConfig, RewardConfig
 from toolkit.normalizer import RunningNormalizer
+from toolkit.settings import require
 
 
 def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, last_gain: float) -> nn.Sequential:
@@ -164,8 +167,16 @@ class RewardNetwork(nn.Module):
     Beside it there may be a potential h(s), which helps to learn and is not part of the reward (AIRL, section 6).
     """
 
+    seen: Tensor  # (features,) int64 which observation features r_psi looks at
+
     def __init__(
-        self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], state_only: bool = False, shaping: bool = False
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: tuple[int, ...],
+        state_only: bool = False,
+        shaping: bool = False,
+        seen: Sequence[int] | None = None,
     ) -> None:
         """Builds the network.
 
@@ -174,16 +185,20 @@ class RewardNetwork(nn.Module):
             act_dim: Action elements.
             hidden: Widths of the hidden layers, of r_psi and of h.
             state_only: r_psi(s) instead of r_psi(s, a).
-            shaping: Whether there is a potential.
+            shaping: Whether there is a potential; it sees all of the observation.
+            seen: Observation features that r_psi looks at; None for all.
         """
         super().__init__()
-        self.state_only = state_only
+        self.state_only, self._partial = state_only, seen is not None
+        self.register_buffer("seen", torch.tensor(range(obs_dim) if seen is None else seen), persistent=False)
         self.normalizer = RunningNormalizer(obs_dim)
-        self.net = mlp(obs_dim if state_only else obs_dim + act_dim, hidden, 1, last_gain=1.0)
+        self.net = mlp(len(self.seen) + (0 if state_only else act_dim), hidden, 1, last_gain=1.0)
         self.potential = mlp(obs_dim, hidden, 1, last_gain=1.0) if shaping else None
 
     def features(self, state: Tensor, action: Tensor) -> Tensor:
         """Input of `net` (..., features) for a normalised observation (..., obs_dim) and action (..., act_dim)."""
+        if self._partial:
+            state = state.index_select(-1, self.seen)
         return state if self.state_only else torch.cat([state, action.clamp(-1.0, 1.0)], dim=-1)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -197,6 +212,31 @@ def build_policy_network(obs_dim: int, act_dim: int, settings: PolicyConfig) -> 
     return GaussianPolicy(obs_dim, act_dim, settings.hidden, limits)
 
 
-def build_reward_network(obs_dim: int, act_dim: int, settings: RewardConfig) -> RewardNetwork:
-    """r_psi as the (resolved) settings want it, its weights fresh."""
-    return RewardNetwork(obs_dim, act_dim, settings.hidden, settings.inputs == "state", bool(settings.shaping))
+def build_reward_network(spec: RobotSpec, settings: RewardConfig) -> RewardNetwork:
+    """r_psi as the (resolved) settings want it, its weights fresh.
+
+    Args:
+        spec: The robot.
+        settings: Of the reward.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: `settings.observe` names something that the robot does not observe.
+    """
+    state_only = settings.inputs == "state"
+    seen = _seen(spec, settings.observe) if settings.observe else None
+    return RewardNetwork(spec.obs_dim, spec.act_dim, settings.hidden, state_only, bool(settings.shaping), seen)
+
+
+def _seen(spec: RobotSpec, names: Sequence[str]) -> list[int]:
+    """Indices of the observation elements that are named, or whose term is, in the observation's order."""
+    elements = spec.observation_names
+    for name in names:
+        require(
+            any(name in (element, element.split("/", 1)[0]) for element in elements),
+            f"reward.observe {name!r}; {spec.name} observes {', '.join(elements)}; what is before the slash names all "
+            "of that term",
+        )
+    return [i for i, element in enumerate(elements) if element in names or element.split("/", 1)[0] in names]

@@ -82,7 +82,7 @@ class OfflineLearner:
         self._demos = split(demos, self.demo_weights.tolist(), *how)
         # How a background's episode compares with the others says nothing about its worth.
         self._background = split(background, [1.0] * len(background), *how)
-        self.reward = build_reward_network(spec.obs_dim, spec.act_dim, config.reward).to(self.device)
+        self.reward = build_reward_network(spec, config.reward).to(self.device)
         observations = np.concatenate([e.observations for e in self._demos.train])
         self.reward.normalizer.update(torch.from_numpy(observations).to(self.device))
         fit = (config.policy, config.seed, self.device)

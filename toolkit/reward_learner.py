@@ -74,9 +74,7 @@ class RewardLearner:
         self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
         self.first_policy: GaussianPolicy | None = None  # as learning began: the demos' clone
 
-    def update(
-        self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float, learn: bool = True
-    ) -> dict[str, float]:
+    def update(self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float) -> dict[str, float]:
         """A few discriminator steps against one rollout (Finn et al. 2016, L_D; the policy is held fixed).
 
         Args:
@@ -84,10 +82,9 @@ class RewardLearner:
             scorer: Scores the expert's actions afresh: a stale log q is the published failure.
             generator: Draws policy segments, jitter and interpolates.
             progress: Share of the run that is over, in [0, 1).
-            learn: Whether to learn from it now; else it only goes into the memory, if there is one.
 
         Returns:
-            Metrics by name, of the last step; NaN where there was none.
+            Metrics by name, of the last step.
         """
         if self.first_policy is None and (self.objective == "gcl" or self.config.expert_log_q == "stale"):
             self.first_policy = copy.deepcopy(members(scorer)[0]).requires_grad_(False)
@@ -100,8 +97,6 @@ class RewardLearner:
         if draw_actor is None:
             return metrics | {"reward/temper": temper}
         draw_actor = self._with_memory(draw_actor, generator)
-        if not learn:
-            return metrics | {"reward/temper": temper}
         updates = self.config.batch_updates
         for i in range(updates):
             expert = self.expert.draw(self.batch, generator)

@@ -50,11 +50,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return None
     kind = next(option for option in options if option is not type(None))
     if typing.get_origin(kind) is tuple:
-        if isinstance(value, (list, tuple)) and all(
-            isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value
-        ):
-            return tuple(value)
-        raise ConfigError(f"{where}: expected a list of positive whole numbers, got {value!r}")
+        return _list(typing.get_args(kind)[0], value, where)
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)  # text too: YAML reads 1e-3, without a point, as text
@@ -63,6 +59,20 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if kind is not float and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
+
+
+def _list(kind: type, value: Any, where: str) -> tuple[Any, ...]:
+    """Names, or positive whole numbers."""
+    if not isinstance(value, (list, tuple)):
+        fits = False
+    elif kind is str:
+        fits = all(isinstance(v, str) and v for v in value)
+    else:
+        fits = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
+    if not fits:
+        expected = "names" if kind is str else "positive whole numbers"
+        raise ConfigError(f"{where}: expected a list of {expected}, got {value!r}")
+    return tuple(value)
 
 
 def require(condition: bool, message: str) -> None:

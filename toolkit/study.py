@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ class Stage:
     @property
     def command(self) -> str:
         """As a person would type it."""
-        return " ".join(("gcl", *self.arguments))
+        return shlex.join(("gcl", *self.arguments))
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Trainer:
         self.value: ValueNetwork | None = None  # SAC has critics of its own
         if config.generator == "ppo":
             self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
-        self.reward = build_reward_network(spec.obs_dim, spec.act_dim, config.reward).to(self.device)
+        self.reward = build_reward_network(spec, config.reward).to(self.device)
         self.policy_learner = self._policy_learner()
         self.task_reward = task_reward
         self.from_demos = bool(episodes)
@@ -139,7 +139,6 @@ class Trainer:
         self.iteration = 0
         parts = config.ppo.restarts + 1 if self.value is not None and isinstance(self.judge, RewardLearner) else 1
         self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)} - {0}
-        self._wait = round(config.ppo.restart_wait * self.iterations / parts)  # iterations
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
         config = self.config
@@ -233,8 +232,7 @@ class Trainer:
         collected = time.perf_counter()
         progress = self.iteration / self.iterations
         remembered = self.policy_learner.remember(rollout)
-        learn = not any(0 <= self.iteration - restart < self._wait for restart in self._restarts)
-        metrics = self.judge.update(remembered, self.policy_learner.scorer, self.generator, progress, learn)
+        metrics = self.judge.update(remembered, self.policy_learner.scorer, self.generator, progress)
         judged = time.perf_counter()
         wait = isinstance(self.judge, RewardLearner) and self.judge.rounds <= self.config.acting.head_start
         metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, progress, value_only=wait)

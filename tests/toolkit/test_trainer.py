@@ -63,9 +63,7 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-@pytest.mark.parametrize(
-    "settings", [(), ("generator=sac", "sac.negatives=mixture"), ("ppo.restarts=1", "ppo.restart_wait=0.5")]
-)
+@pytest.mark.parametrize("settings", [(), ("generator=sac", "sac.negatives=mixture"), ("ppo.restarts=1",)])
 def test_resumed_run_is_the_same_run(tmp_path: Path, settings: tuple[str, ...]):
     """Five iterations, or two, a checkpoint, a new process's worth of objects, and three: equal to the last bit."""
     whole = trainer(None, *settings)
@@ -242,20 +240,6 @@ def test_a_policy_that_begins_anew():
     weights = run.policy.mean_net.state_dict()["0.weight"].clone()
     run.iterate()
     assert torch.equal(run.policy.mean_net.state_dict()["0.weight"], weights)  # and not again
-
-
-def test_a_reward_waits_for_a_policy_that_begins_anew():
-    """Two parts of five iterations: from the sixth on it waits for two, which go into its memory, then it learns on."""
-    run = trainer(None, "ppo.restarts=1", "ppo.restart_wait=0.4", "total_steps=1280", "reward.memory=0.5")
-    assert isinstance(run.judge, RewardLearner) and run.judge.memory is not None
-    learned: list[bool] = []
-    for k in range(10):
-        before = run.reward.net.state_dict()["0.weight"].clone()
-        metrics = run.iterate()
-        learned.append(not torch.equal(before, run.reward.net.state_dict()["0.weight"]))
-        assert math.isnan(metrics["reward/loss"]) != learned[-1]
-        assert run.judge.memory.offered == 64 * (k + 1)
-    assert learned == [True] * 5 + [False] * 2 + [True] * 3
 
 
 def test_a_policy_goes_on_where_nothing_is_gained_by_beginning_anew():
