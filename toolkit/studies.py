@@ -71,9 +71,10 @@ MEMORY = (*SCRATCH, "reward.memory=0.65")
 SEVERAL = (*MEMORY, "ppo.restarts=2", "reward.alpha=0.1")
 # What the torso does in the world, and not how the joints do it: else a new policy, above all that of a changed robot,
 # is held to the expert's postures, or is content to lie as quietly as the expert moves
+_UPRIGHT = '"orientations/torso_x[0]", "orientations/torso_z[0]"'
 TORSO = {
     "cheetah": "reward.observe=[position_z, position/rooty, velocity_xz, velocity/rooty]",
-    "walker": 'reward.observe=[height, "orientations/torso_x[0]", "orientations/torso_z[0]", velocity_zx, velocity/rooty]',
+    "walker": f"reward.observe=[height, {_UPRIGHT}, velocity_zx, velocity/rooty]",
 }
 GUIDES = {"several policies": SEVERAL, "memory-0.65": MEMORY}
 GUIDE_STEPS = {"several policies": 9_000_000, "memory-0.65": 3_000_000}

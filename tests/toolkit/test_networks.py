@@ -1,13 +1,23 @@
 """Networks and normaliser: densities by hand, statistics, and the value scale that must not move the value."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from toolkit.networks import GaussianPolicy, RewardNetwork, ValueNetwork, clipped_gaussian_log_prob
+from robots.robot_yaml import load_robot
+from toolkit.config import RewardConfig
+from toolkit.networks import (
+    GaussianPolicy,
+    RewardNetwork,
+    ValueNetwork,
+    build_reward_network,
+    clipped_gaussian_log_prob,
+)
 from toolkit.normalizer import CLIP, RunningNormalizer
+from toolkit.settings import ConfigError
 
 
 def test_clipped_log_prob_by_hand():
@@ -93,3 +103,32 @@ def test_reward_sees_what_the_robot_does():
     far, near = torch.full((5, 2), 7.0), torch.ones(5, 2)
     torch.testing.assert_close(reward(observation, far), reward(observation, near))
     assert not torch.allclose(reward(observation, -near), reward(observation, near))
+
+
+@pytest.mark.parametrize(
+    ("names", "seen"),
+    [
+        ((), range(17)),
+        (("velocity_xz", "position_z"), (0, 8, 9)),  # whole terms, in the observation's order
+        (("velocity/rooty", "position_z"), (0, 10)),  # one element of a term
+        (("velocity", "velocity/bfoot"), range(10, 17)),
+    ],
+)
+def test_reward_looks_at_what_is_named_and_at_nothing_else(names: tuple[str, ...], seen: Sequence[int]):
+    """Of the cheetah's 17 elements each one that is named matters, with its action, and no other does."""
+    cheetah = load_robot("cheetah")
+    torch.manual_seed(0)
+    for inputs in ("state", "state-action"):
+        reward = build_reward_network(cheetah, RewardConfig(observe=names, inputs=inputs, hidden=(16,)))
+        observation = torch.randn(17, requires_grad=True)
+        reward(observation, torch.zeros(6)).backward()
+        assert observation.grad is not None
+        assert observation.grad.nonzero().flatten().tolist() == list(seen)
+        acted = reward(observation, torch.ones(6)) != reward(observation, torch.zeros(6))
+        assert bool(acted) == (inputs == "state-action")
+
+
+def test_reward_cannot_look_at_what_is_not_observed():
+    """The error says what there is to be named."""
+    with pytest.raises(ConfigError, match=r"'speed'; cheetah observes position_z/rootz.*all of that term"):
+        build_reward_network(load_robot("cheetah"), RewardConfig(observe=("position_z", "speed")))

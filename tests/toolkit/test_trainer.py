@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from demos.episode import Episode, EpisodeError
 from robots.robot_yaml import load_robot
 from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
+from toolkit.cli import main
 from toolkit.config import ADVERSARIAL, ConfigError, TrainConfig, with_settings
+from toolkit.frozen_reward import load_frozen_reward
 from toolkit.given_reward import constant_reward
 from toolkit.held_out import hold_out, hold_out_weights
 from toolkit.metrics import read_metrics
@@ -369,6 +372,21 @@ def test_checkpoint_gives_back_the_policy(tmp_path: Path):
     torch.testing.assert_close(parts.policy_module(observation).detach(), expected, atol=0.0, rtol=0.0)
     assert checkpoints.load_policy(tmp_path).act(parts.sample_observations[0]).shape == (SPEC.act_dim,)
     assert parts.sample_observations.shape == (240, SPEC.obs_dim)
+
+
+def test_a_reward_that_sees_a_part_is_trained_and_exported(tmp_path: Path):
+    """Saved and exported it says what the network says, by a second evaluator too, and still looks at no more."""
+    run = trainer(None, "reward.observe=[velocity_cart, velocity_pole]")
+    run.iterate()
+    Run(tmp_path, run, {}, episodes()).save()
+    result = CliRunner().invoke(main, ["export", "--checkpoint", str(tmp_path), "--check", "--json"])
+    assert result.exit_code == 0, result.output
+    frozen, _ = load_frozen_reward(tmp_path / "cartpole.bundle", SPEC)
+    s, a = torch.randn(9, SPEC.obs_dim), torch.zeros(9, SPEC.act_dim)
+    torch.testing.assert_close(frozen(s, a), run.reward(s, a).detach(), atol=1e-5, rtol=1e-5)
+    blind = [not name.startswith("velocity") for name in SPEC.observation_names]
+    other = torch.where(torch.tensor(blind), torch.randn(9, SPEC.obs_dim), s)
+    assert torch.equal(frozen(other, a), frozen(s, a)) and not torch.equal(frozen(torch.randn_like(s), a), frozen(s, a))
 
 
 def test_randomize_reaches_the_simulator():
