@@ -64,10 +64,23 @@ VARIANTS = {
     "walker": ("walker-long", "walker-lame", "walker-weak"),
 }
 STATE_ONLY = ("reward.inputs=state",)
-# A reward that is to guide a new policy from random actions must have turned such behaviour down once, and remember it.
-# One policy turns to it by one way; each that begins anew tries another, and finds what is praised there by mistake.
+
+
+@dataclasses.dataclass(frozen=True)
+class Guide:
+    """How a reward is learned that is to lead a new policy from random actions to the goal."""
+
+    settings: tuple[str, ...]
+    """Of both halves."""
+    steps: int
+    """Control steps of learning it."""
+    again_steps: int
+    """Control steps of the new policy."""
+
+
+# It must have turned such behaviour down once, and remember it
 MEMORY = (*SCRATCH, "reward.memory=0.65")
-# The temperature is what has a new policy look further than the first posture that the frozen reward likes.
+# One policy comes to the goal by one way; each that begins anew finds other things that are praised by mistake
 SEVERAL = (*MEMORY, "ppo.restarts=2", "reward.alpha=0.1")
 # What the torso does in the world, and not how the joints do it: else a new policy, above all that of a changed robot,
 # is held to the expert's postures, or is content to lie as quietly as the expert moves
@@ -76,11 +89,27 @@ TORSO = {
     "cheetah": "reward.observe=[position_z, position/rooty, velocity_xz, velocity/rooty]",
     "walker": f"reward.observe=[height, {_UPRIGHT}, velocity_zx, velocity/rooty]",
 }
-GUIDES = {"several policies": SEVERAL, "memory-0.65": MEMORY}
-GUIDE_STEPS = {"several policies": 9_000_000, "memory-0.65": 3_000_000}
-AGAIN_STEPS = {"several policies": 5_000_000, "memory-0.65": 8_000_000}
-TORSO_STEPS, TORSO_AGAIN_STEPS = 6_000_000, 4_000_000
-TRANSFER_STEPS = 4_000_000  # of both policies on the changed robot
+
+
+def guides(robot: str) -> dict[str, Guide]:
+    """The settings that are compared, by name.
+
+    Args:
+        robot: One of `TORSO`.
+
+    Returns:
+        The guides.
+    """
+    torso = (*MEMORY, "ppo.restarts=1", "reward.alpha=0.1", *STATE_ONLY, TORSO[robot])
+    return {
+        "torso alone": Guide(torso, 6_000_000, 4_000_000),
+        "state-only": Guide((*SEVERAL, *STATE_ONLY), 9_000_000, 4_000_000),
+        "several policies": Guide(SEVERAL, 9_000_000, 5_000_000),
+        "memory-0.65": Guide(MEMORY, 3_000_000, 8_000_000),
+    }
+
+
+REOPTIMISED, TRANSFERRED = ("torso alone", "several policies", "memory-0.65"), ("torso alone", "state-only")
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
 CONTROL = ("objective=constant",)
@@ -152,51 +181,30 @@ def _clock(seeds: Sequence[int]) -> Study:
 
 def _reoptimise(seeds: Sequence[int]) -> Study:
     how = {"kind": "reoptimise", "measure_too": CORRELATION, "at_least": 0.9}
-    cases = [(robot, seed) for robot in HARD for seed in seeds]
-    guides = [
-        _job("reoptimise", robot, name, seed, settings, steps=GUIDE_STEPS[name], again_steps=AGAIN_STEPS[name], **how)
-        for name, settings in GUIDES.items()
-        for robot, seed in cases
-    ]
-    guides += [
-        _job(
-            "reoptimise",
-            robot,
-            "torso alone",
-            seed,
-            _torso(robot),
-            steps=TORSO_STEPS,
-            again_steps=TORSO_AGAIN_STEPS,
-            **how,
-        )
-        for robot, seed in cases
-    ]
+    jobs = [_guided("reoptimise", robot, name, seed, **how) for name in REOPTIMISED for robot in HARD for seed in seeds]
     plain = [_job("reoptimise", "cheetah", "from scratch", seed, **how) for seed in seeds]
     target = ">= 0.9 of the policy trained with it; Pearson >= 0.95"
-    return Study("reoptimise", "a new policy from the frozen exported reward", target, (*guides, *plain))
+    return Study("reoptimise", "a new policy from the frozen exported reward", target, (*jobs, *plain))
 
 
 def _transfer(seeds: Sequence[int]) -> Study:
     # Robots and seeds vary first: jobs side by side then do not wait for a reward that they share
     each = range(max(map(len, VARIANTS.values())))
     cases = [(robot, variants[i], seed) for i in each for robot, variants in VARIANTS.items() for seed in seeds]
-    how = {"kind": "transfer", "again_steps": TRANSFER_STEPS, "at_least": 0.8}
-    rewards = (
-        ("state-only", lambda _: (*SEVERAL, *STATE_ONLY), GUIDE_STEPS["several policies"]),
-        ("torso alone", _torso, TORSO_STEPS),
-    )
+    how = {"kind": "transfer", "at_least": 0.8}
     jobs = [
-        _job("transfer", robot, name, seed, settings(robot), steps=steps, variant=variant, **how)
-        for name, settings, steps in rewards
+        _guided("transfer", robot, name, seed, variant=variant, **how)
+        for name in TRANSFERRED
         for robot, variant, seed in cases
     ]
     target = ">= 0.8 of a policy trained there on the true reward"
     return Study("transfer", "the frozen reward on a changed robot", target, tuple(jobs))
 
 
-def _torso(robot: str) -> tuple[str, ...]:
-    """Settings of a reward of the torso's motion alone."""
-    return (*MEMORY, "ppo.restarts=1", "reward.alpha=0.1", *STATE_ONLY, TORSO[robot])
+def _guided(study: str, robot: str, name: str, seed: int, **more: Any) -> Job:
+    """A job whose reward is learned as the guide of that name is."""
+    guide = guides(robot)[name]
+    return _job(study, robot, name, seed, guide.settings, steps=guide.steps, again_steps=guide.again_steps, **more)
 
 
 def _family(seeds: Sequence[int]) -> Study:
