@@ -38,6 +38,8 @@ class Job:
     """Of training."""
     steps: int | None = None
     """Control steps of training; None for the default."""
+    again_settings: tuple[str, ...] = ()
+    """Of the policy that is trained from nothing on the learned reward, behind `settings`."""
     again_steps: int | None = None
     """Control steps of the trainings that begin from nothing on a reward that is given; None for `steps`."""
     seconds: float | None = None
@@ -149,10 +151,10 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     if job.kind in ("reoptimise", "transfer"):
         export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
         frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", job.variant or job.robot]
-        again = folder / "again"
+        again, new = folder / "again", dataclasses.replace(later, settings=(*job.settings, *job.again_settings))
         stages += [
             Stage("export", export, learned_in),
-            _train("again", later, folder, again, *frozen),
+            _train("again", new, folder, again, *frozen),
             _evaluate("eval-again", folder, again),
         ]
     if job.variant is not None:

@@ -40,6 +40,8 @@ def test_reoptimise_learns_again_from_the_exported_reward_without_demos() -> Non
     assert "--demos" in train and "--demos" not in again
     assert export == "gcl export --checkpoint f/run --out f/cheetah.bundle --force --json"
     assert "--objective reward --reward f/cheetah.bundle/reward.onnx --robot cheetah --out f/again" in again
+    cooler = commands(dataclasses.replace(job, again_settings=("reward.alpha=0.01",)))
+    assert cooler[3].endswith("--set reward.alpha=0.1 --set reward.alpha=0.01") and cooler[0] == train
     assert measured == "gcl eval f/again -n 20 --json" and too == "gcl eval f/run --correlation --json"
     made = plan(job, "c.zarr", Path("f"))
     assert (made.measured, made.against) == ("eval-again", "eval")
