@@ -30,7 +30,7 @@ class LoopError(ToolkitError):
 
 _OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
 # [ns] between the last moment for the answer of a robot and the deadline, at quick rates: who slept for it is woken
-# late now and then, by 0.3 ms, and then has the score to work out and the row to keep
+# late now and then, and then has the score to work out and the row to keep
 _MARGIN_NS = 800_000
 
 

@@ -167,7 +167,7 @@ class RewardNetwork(nn.Module):
     Beside it there may be a potential h(s), which helps to learn and is not part of the reward (AIRL, section 6).
     """
 
-    seen: Tensor  # (features,) int64 which observation features r_psi looks at
+    seen: Tensor | None  # (features,) int64 which observation features r_psi looks at; None for all
 
     def __init__(
         self,
@@ -189,15 +189,16 @@ class RewardNetwork(nn.Module):
             seen: Observation features that r_psi looks at; None for all.
         """
         super().__init__()
-        self.state_only, self._partial = state_only, seen is not None
-        self.register_buffer("seen", torch.tensor(range(obs_dim) if seen is None else seen), persistent=False)
+        self.state_only = state_only
+        self.register_buffer("seen", None if seen is None else torch.tensor(seen), persistent=False)
         self.normalizer = RunningNormalizer(obs_dim)
-        self.net = mlp(len(self.seen) + (0 if state_only else act_dim), hidden, 1, last_gain=1.0)
+        width = obs_dim if seen is None else len(seen)
+        self.net = mlp(width if state_only else width + act_dim, hidden, 1, last_gain=1.0)
         self.potential = mlp(obs_dim, hidden, 1, last_gain=1.0) if shaping else None
 
     def features(self, state: Tensor, action: Tensor) -> Tensor:
         """Input of `net` (..., features) for a normalised observation (..., obs_dim) and action (..., act_dim)."""
-        if self._partial:
+        if self.seen is not None:
             state = state.index_select(-1, self.seen)
         return state if self.state_only else torch.cat([state, action.clamp(-1.0, 1.0)], dim=-1)
 
@@ -233,10 +234,11 @@ def build_reward_network(spec: RobotSpec, settings: RewardConfig) -> RewardNetwo
 def _seen(spec: RobotSpec, names: Sequence[str]) -> list[int]:
     """Indices of the observation elements that are named, or whose term is, in the observation's order."""
     elements = spec.observation_names
+    words = [{element, element.split("/", 1)[0]} for element in elements]  # each element's own name and its term's
     for name in names:
         require(
-            any(name in (element, element.split("/", 1)[0]) for element in elements),
+            any(name in word for word in words),
             f"reward.observe {name!r}; {spec.name} observes {', '.join(elements)}; what is before the slash names all "
             "of that term",
         )
-    return [i for i, element in enumerate(elements) if element in names or element.split("/", 1)[0] in names]
+    return [i for i, word in enumerate(words) if word & set(names)]

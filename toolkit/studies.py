@@ -197,8 +197,12 @@ def _reoptimise(seeds: Sequence[int]) -> Study:
 
 def _transfer(seeds: Sequence[int]) -> Study:
     # Robots and seeds vary first: jobs side by side then do not wait for a reward that they share
-    each = range(max(map(len, VARIANTS.values())))
-    cases = [(robot, variants[i], seed) for i in each for robot, variants in VARIANTS.items() for seed in seeds]
+    cases = [
+        (robot, variant, seed)
+        for changed in zip(*VARIANTS.values(), strict=True)
+        for robot, variant in zip(VARIANTS, changed, strict=True)
+        for seed in seeds
+    ]
     how = {"kind": "transfer", "at_least": 0.8}
     jobs = [
         _guided("transfer", robot, name, seed, variant=variant, **how)

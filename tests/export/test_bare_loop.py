@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
 from export import bare_loop
 from export.real_time import RealTimeOptions
+from toolkit.cli import main
 
 
 def test_every_deadline_is_kept_or_counted() -> None:
@@ -20,9 +22,16 @@ def test_every_deadline_is_kept_or_counted() -> None:
         assert report.ticks == 299  # the first is a period after the start
 
 
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], []),
+        (["--realtime"], [RealTimeOptions(fifo_priority=50, lock_memory=True)]),
+        (["--realtime", "--cpu", "1"], [RealTimeOptions(fifo_priority=50, lock_memory=True, cpu=1)]),
+    ],
+)
 def test_it_asks_for_real_time_where_it_is_told_to(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: bool
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], asked: list[RealTimeOptions]
 ) -> None:
     """With --realtime it asks for what the control loop asks for then; without, nothing makes it more than bare."""
     seen: list[RealTimeOptions] = []
@@ -33,7 +42,19 @@ def test_it_asks_for_real_time_where_it_is_told_to(
         yield {}
 
     monkeypatch.setattr(bare_loop, "left_alone", remembered)
-    monkeypatch.setattr(sys, "argv", ["x", "--hz", "100", "--seconds", "0.05", *(["--realtime"] if asked else [])])
+    monkeypatch.setattr(sys, "argv", ["x", "--hz", "100", "--seconds", "0.05", *words])
     bare_loop.main()
     assert json.loads(capsys.readouterr().out)["ticks"] > 0
-    assert seen == ([RealTimeOptions(fifo_priority=50, lock_memory=True)] if asked else [])
+    assert seen == asked
+
+
+def test_a_core_without_real_time_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loop that asks for nothing does not ask for a core; `gcl bench loop` says so before it starts anything."""
+    monkeypatch.setattr(sys, "argv", ["x", "--hz", "100", "--seconds", "0.05", "--cpu", "1"])
+    with pytest.raises(SystemExit):
+        bare_loop.main()
+    assert "--realtime" in capsys.readouterr().err
+    result = CliRunner().invoke(main, ["bench", "loop", "--cpu", "1"])
+    assert result.exit_code == 2 and "--realtime" in result.stderr

@@ -66,7 +66,7 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-@pytest.mark.parametrize("settings", [(), ("generator=sac", "sac.negatives=mixture"), ("ppo.restarts=1",)])
+@pytest.mark.parametrize("settings", [(), ("generator=sac", "sac.negatives=mixture"), ("ppo.restarts=4",)])
 def test_resumed_run_is_the_same_run(tmp_path: Path, settings: tuple[str, ...]):
     """Five iterations, or two, a checkpoint, a new process's worth of objects, and three: equal to the last bit."""
     whole = trainer(None, *settings)
