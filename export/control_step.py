@@ -65,6 +65,11 @@ class ControlStep:
         return self.monitor.window_mean if self.monitor is not None else float("nan")
 
     @property
+    def needs_outcome(self) -> bool:
+        """Whether a step is judged by the reading that comes of it, too."""
+        return self.monitor is not None and self._reward is not None and self._reward.uses_next_observation
+
+    @property
     def flags(self) -> int:
         """Bits of `Flag` that tell of the newest step."""
         stale = self._safety.stale_readings
@@ -104,11 +109,11 @@ class ControlStep:
         self._scored = usable and self._safety.blend >= 1.0 and not self._safety.stopping
         return self._safety.limit(self.wanted)
 
-    def score(self, after: SensorReading, command: np.ndarray, now_ns: int) -> None:
+    def score(self, outcome: SensorReading | None, command: np.ndarray, now_ns: int) -> None:
         """Scores the step, if the policy is what moved the robot.
 
         Args:
-            after: The reading that came of it.
+            outcome: The reading that came of it, where the step `needs_outcome`.
             command: (act_dim,) what was sent.
             now_ns: [ns] monotonic clock.
         """
@@ -116,8 +121,8 @@ class ControlStep:
         if self._reward is None or self.monitor is None or not self._scored or self._safety.fault is not None:
             return
         following = None
-        if self._reward.uses_next_observation:
-            following = self._observe(after.values, out=self._next)
+        if outcome is not None:
+            following = self._observe(outcome.values, out=self._next)
         # The action that was really applied, after every limit: the demos' actions are what was sent, too.
         np.subtract(command, self._map.offset, out=self._applied)
         np.divide(self._applied, self._map.scale, out=self._applied)

@@ -1,5 +1,7 @@
 """The control loop: read, check, observe, infer, command, limit, send, monitor, wait. In real time, on the robot.
 
+The robot answers while the loop sleeps: a tick that waited for that had less of its period left for everything else.
+
 `run` reads from top to bottom as the robot lives it. Everything is looked up and allocated before the first tick.
 """
 
@@ -30,7 +32,7 @@ class LoopError(ToolkitError):
 
 _OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
 # [ns] between the last moment for the answer of a robot and the deadline, at quick rates: who slept for it is woken
-# late now and then, and then has the score to work out and the row to keep
+# late now and then, and then has the command to work out, the score, and the row to keep
 _MARGIN_NS = 800_000
 
 
@@ -59,8 +61,8 @@ class LoopReport:
     target_hz: float  # [1/s] 1 / control_dt
     misses: int  # ticks that ended after their deadline
     skipped: int  # whole periods in which no tick began
-    compute: LatencySummary  # reading in hand -> command ready
-    tick: LatencySummary  # the same, plus sending, the robot's answer, and the monitor: what must fit into a period
+    compute: LatencySummary  # begin of the tick -> command ready
+    tick: LatencySummary  # the same, plus sending, and the monitor: what must fit into a period
     wake: LatencySummary  # deadline -> awake
     stale_readings: int  # that repeated one already seen
     swaps: int  # bundles that took over
@@ -127,8 +129,8 @@ def _drive(
     longest_streak = max(2, round(config.miss_seconds / spec.control_dt))
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
-        reading = backend.reset()
-        started = clock.start()
+        reading, started = backend.reset(), clock.start()
+        outcome: SensorReading | None = reading
         safety.arm(reading, started)
         outside = _Outside(box, options, stop, safety, started)
         while True:
@@ -138,15 +140,19 @@ def _drive(
             )
             outside.look(step, begin)
             backend.answer_by_ns = clock.deadline_ns - margin_ns
-            measured = end.asked(reading, backend.measure) if options.measure_first else reading
-            command = step.command(measured, clock.now())
+            # What the robot answered to the last command while this process slept
+            reading = outcome or end.asked(reading, backend.receive)
+            if options.measure_first:
+                reading = end.asked(reading, backend.measure)
+            command = step.command(reading, clock.now())
             ready = clock.now()
-            reading = end.asked(measured, backend.step, command)
-            step.score(reading, command, ready)
+            end.told(backend.send, command)
+            outcome = end.asked(reading, backend.receive) if step.needs_outcome else None
+            step.score(outcome, command, ready)
             done = clock.now()
             flags = step.flags | (Flag.MISSED if clock.miss_streak else 0)
             box.record(
-                measured, step.observation, step.wanted, command, step.reward_value,
+                reading, step.observation, step.wanted, command, step.reward_value,
                 done - begin, clock.lateness_ns, flags,
             )  # fmt: skip
             compute.add(ready - begin)
@@ -227,16 +233,26 @@ class _Ending:
         self._robot_lost = False  # nothing is left to hold
         self.reason = "time"
 
-    def asked(self, last: SensorReading, ask: Callable[..., SensorReading], *what: np.ndarray) -> SensorReading:
+    def asked(self, last: SensorReading, ask: Callable[[], SensorReading]) -> SensorReading:
         """The answer of a robot, or the last one when there is no robot any more, which is a fault."""
-        if self._robot_lost:
-            return last
-        try:
-            return ask(*what)
-        except BackendError as error:
-            self._safety.trip("backend_lost", str(error), time.monotonic_ns())
-            self._robot_lost = True
-            return last
+        if not self._robot_lost:
+            try:
+                return ask()
+            except BackendError as error:
+                self._lose(error)
+        return last
+
+    def told(self, tell: Callable[[np.ndarray], None], command: np.ndarray) -> None:
+        """Tells the robot something if there still is one."""
+        if not self._robot_lost:
+            try:
+                tell(command)
+            except BackendError as error:
+                self._lose(error)
+
+    def _lose(self, error: BackendError) -> None:
+        self._safety.trip("backend_lost", str(error), time.monotonic_ns())
+        self._robot_lost = True
 
     def reached(self, ticks: int, stop: StopFlag) -> bool:
         if self._safety.fault is not None:

@@ -1,4 +1,4 @@
-"""Backend: the five-method seam between a policy and whatever moves.
+"""Backend: the seam between a policy and whatever moves.
 
 A simulator, a mock and each hardware driver implement it and pass one contract test (`tests/backend_contract.py`), so
 that simulator and robot differ by one constructor.
@@ -36,8 +36,10 @@ class Backend(ABC):
     """Something that takes commands and measures. Not thread-safe: one loop drives it."""
 
     spec: RobotSpec
-    # [ns] monotonic clock, set by a loop before each step: who may return an older reading rather than be late does so.
+    # [ns] monotonic clock, set by a loop before each exchange: who may return an older reading rather than be late does
+    # so.
     answer_by_ns: int | None = None
+    _outcome: SensorReading | None = None  # of the step that `send` has made and `receive` has not told of
 
     @abstractmethod
     def reset(self) -> SensorReading:
@@ -66,6 +68,33 @@ class Backend(ABC):
         Raises:
             BackendError: Closed, not yet reset, command of a wrong shape or not finite; nothing was sent.
         """
+
+    def send(self, command: np.ndarray) -> None:
+        """Begins what `step` does, for a loop that has something else to do until the reading is there.
+
+        A robot that answers over a cable is told and not waited for; any other does the whole step at once.
+
+        Args:
+            command: As for `step`.
+
+        Raises:
+            BackendError: As for `step`.
+        """
+        self._outcome = self.step(command)
+
+    def receive(self) -> SensorReading:
+        """Ends the step that `send` began; to be called once for each, before anything else is asked of the robot.
+
+        Returns:
+            As of `step`.
+
+        Raises:
+            BackendError: As for `step`, or nothing was sent.
+        """
+        outcome, self._outcome = self._outcome, None
+        if outcome is None:
+            raise BackendError("receive before send")
+        return outcome
 
     def reseed(self, seed: int) -> None:  # noqa: B027 - most robots have nothing to do here
         """Begins the episodes anew from another seed; a real robot begins where it stands, and is not changed by it.

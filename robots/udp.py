@@ -89,10 +89,10 @@ class UdpBackend(Backend):
             allow_remote: Whether the address may be on another machine. Without a key datagrams can be forged, so this
                 is for a cable or a network of your own; with one they cannot, but are not secret.
             key: At most 64 bytes that the robot's side knows too; empty for none.
-            real_time: A step waits for its reading at most 0.8 control periods, and not beyond `answer_by_ns`, and
-                returns the newest one there is, so that a lost datagram or a late start costs the loop a repeated
-                reading and no deadline. It stays awake for the first of it, at most 0.5 ms. Otherwise it asks again
-                until the time-out, and no step is ever lost: for recording and tests.
+            real_time: A reading is waited for at most 0.8 control periods, and not beyond `answer_by_ns`, and the
+                newest one there is counts, so that a lost datagram or a late start costs the loop a repeated reading
+                and no deadline. Between `send` and `receive` the robot answers while the loop does other things.
+                Otherwise it asks again until the time-out, and no step is ever lost: for recording and tests.
 
         Raises:
             BackendError: The address is malformed, unusable, or remote without `allow_remote`, or the key is too long.
@@ -117,6 +117,7 @@ class UdpBackend(Backend):
         self._awake_ns = min(round(0.25e9 * spec.control_dt), _AWAKE_NS) if available_cpus() > 1 else 0
         self._sent_ns = [0] * _REMEMBERED  # [ns] when each of the newest requests was sent
         self._newest: SensorReading | None = None
+        self._answer_due = False  # between `send` and `receive`, in real time
         self._socket: socket.socket | None = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             # Connected, the kernel hands over datagrams of this peer only.
@@ -128,7 +129,7 @@ class UdpBackend(Backend):
     def reset(self) -> SensorReading:
         """Asks the robot to go to the start of an episode."""
         seed = -1 if self._seed is None else self._seed
-        self._running = False
+        self._running = self._answer_due = False
         reading = self._ask(RESET, np.array([seed], dtype=np.float64), self._reset_timeout)
         self._seed = None
         self._running = True
@@ -137,19 +138,36 @@ class UdpBackend(Backend):
 
     def step(self, command: np.ndarray) -> SensorReading:
         """Sends one command and waits for the reading that answers it."""
-        self._open_socket()
-        if not self._running:
-            raise BackendError("step before reset")
-        check_command(self.spec, command)
-        if self._wait_ns is None or self._newest is None:
-            return self._ask(COMMAND, command, self._timeout)
-        return self._exchange(COMMAND, command, self._newest, self._wait_ns)
+        if self._wait_ns is not None:
+            self.send(command)
+            return self.receive()
+        self._check(command)
+        return self._ask(COMMAND, command, self._timeout)
+
+    def send(self, command: np.ndarray) -> None:
+        """Sends one command; in real time it waits for nothing."""
+        if self._wait_ns is None:
+            super().send(command)
+            return
+        self._check(command)
+        self._say(COMMAND, command)
+        self._answer_due = True
+
+    def receive(self) -> SensorReading:
+        """The reading that answers the last command; in real time the newest that is there by `answer_by_ns`."""
+        if self._wait_ns is None:
+            return super().receive()
+        if not self._answer_due:
+            raise BackendError("receive before send")
+        self._answer_due = False
+        return self._hear(self._wait_ns)
 
     def measure(self) -> SensorReading:
         """Asks for a reading and nothing else; in the loop it waits no longer than half of what a step may take."""
-        if self._wait_ns is None or self._newest is None or not self._running:
+        if self._wait_ns is None or not self._running:
             return self._ask(MEASURE, np.empty(0), self._reset_timeout)  # connecting to the robot may take a while
-        return self._exchange(MEASURE, np.empty(0), self._newest, self._wait_ns // 2)
+        self._say(MEASURE, np.empty(0))
+        return self._hear(self._wait_ns // 2)
 
     def close(self) -> None:
         """Tells the robot that nobody drives it any more. Closing twice is allowed."""
@@ -168,19 +186,34 @@ class UdpBackend(Backend):
             raise BackendError("the connection to the robot is closed")
         return self._socket
 
-    def _exchange(self, kind: int, payload: np.ndarray, newest: SensorReading, wait_ns: int) -> SensorReading:
-        """Sends a request and returns the newest reading there is when the answer came, or the waiting ended."""
+    def _check(self, command: np.ndarray) -> None:
+        self._open_socket()
+        if not self._running:
+            raise BackendError("step before reset")
+        check_command(self.spec, command)
+
+    def _say(self, kind: int, payload: np.ndarray) -> None:
+        """Sends a request that `_hear` listens for the answer to."""
         sock = self._open_socket()
         self._request = (self._request + 1) % 2**32
-        sent = time.monotonic_ns()
-        self._sent_ns[self._request % _REMEMBERED] = sent
+        self._sent_ns[self._request % _REMEMBERED] = time.monotonic_ns()
         try:
             sock.send(encode(Message(kind, self._request, payload), self._mark, self._key))
-            until = sent + wait_ns
-            if self.answer_by_ns is not None:
-                # At least a look at what came meanwhile, however late it is already
-                until = max(min(until, self.answer_by_ns), sent + _LEAST_WAIT_NS)
-            awake_until = sent + self._awake_ns
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def _hear(self, wait_ns: int) -> SensorReading:
+        """The newest reading there is when the last request is answered, or was sent `wait_ns` ago."""
+        sock, newest = self._open_socket(), self._newest
+        assert newest is not None, "a robot in motion was reset, and that is answered by a reading"
+        sent = self._sent_ns[self._request % _REMEMBERED]
+        until = sent + wait_ns
+        if self.answer_by_ns is not None:
+            until = min(until, self.answer_by_ns)
+        # At least a look at what came meanwhile, however late it is already
+        until = max(until, time.monotonic_ns() + _LEAST_WAIT_NS)
+        awake_until = sent + self._awake_ns
+        try:
             while (now := time.monotonic_ns()) < until:
                 answer = self._take(sock) if now < awake_until else self._receive(sock, (until - now) * 1e-9)
                 if answer is None:
@@ -188,18 +221,20 @@ class UdpBackend(Backend):
                 behind = (self._request - answer.request) % 2**32
                 if behind >= _REMEMBERED:
                     continue  # an answer to nothing we asked lately
-                # An answer that was long on the way tells of the past: it was measured after its request was sent, and
-                # for all we know right then.
-                measured = time.monotonic_ns() if behind == 0 else self._sent_ns[answer.request % _REMEMBERED]
-                reading = self._reading(answer, measured)
+                # It was measured after its request was sent, and for all we know right then: it may have been long on
+                # the way, or long here.
+                reading = self._reading(answer, self._sent_ns[answer.request % _REMEMBERED])
                 if reading.sequence > newest.sequence:
                     newest = reading
                 if behind == 0:
                     break
         except OSError as error:
-            raise BackendError(f"no robot at {self._address}: {error.strerror or error}") from error
+            raise self._gone(error) from error
         self._newest = newest
         return newest
+
+    def _gone(self, error: OSError) -> BackendError:
+        return BackendError(f"no robot at {self._address}: {error.strerror or error}")
 
     def _ask(self, kind: int, payload: np.ndarray, timeout: float) -> SensorReading:
         sock = self._open_socket()
@@ -213,7 +248,7 @@ class UdpBackend(Backend):
                 if answer is not None:
                     return self._reading(answer, time.monotonic_ns())
         except OSError as error:
-            raise BackendError(f"no robot at {self._address}: {error.strerror or error}") from error
+            raise self._gone(error) from error
         raise BackendError(f"the robot at {self._address} did not answer within {timeout:g} s; is it the same robot?")
 
     def _await(self, sock: socket.socket, deadline: float) -> Message | None:

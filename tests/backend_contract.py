@@ -107,6 +107,36 @@ class BackendContract:
                 np.testing.assert_array_equal(mine.values, untouched.step(self.command()).values)
             np.testing.assert_array_equal(first.values, kept)
 
+    def test_a_step_in_two_halves(self) -> None:
+        """Sending and receiving are a step, its buffer free at once; each answer is told of once."""
+        with self.make() as backend, self.make() as untouched:
+            backend.reset()
+            untouched.reset()
+            buffer = self.command()
+            for k in range(1, 4):
+                buffer[:] = self.command()
+                backend.send(buffer)
+                buffer[:] = 1e9
+                mine = backend.receive()
+                self.check(mine)
+                assert mine.sequence == k
+                np.testing.assert_array_equal(mine.values, untouched.step(self.command()).values)
+            with pytest.raises(BackendError, match="before send"):
+                backend.receive()
+
+    def test_half_a_step_that_is_refused(self) -> None:
+        """What `step` refuses `send` refuses, and then there is nothing to receive."""
+        with self.make() as backend:
+            with pytest.raises(BackendError, match="reset"):
+                backend.send(self.command())
+            backend.reset()
+            for bad in (np.zeros(99), np.full(len(self.spec.action), np.nan)):
+                with pytest.raises(BackendError):
+                    backend.send(bad)
+                with pytest.raises(BackendError, match="before send"):
+                    backend.receive()
+            assert backend.step(self.command()).sequence == 1
+
     def test_step_before_reset_is_refused(self) -> None:
         """A robot that was not reset takes no command."""
         with self.make() as backend, pytest.raises(BackendError, match="reset"):
@@ -140,3 +170,5 @@ class BackendContract:
             backend.reset()
         with pytest.raises(BackendError, match="closed"):
             backend.measure()
+        with pytest.raises(BackendError, match="closed"):
+            backend.send(self.command())

@@ -18,7 +18,7 @@ from export.loop import LoopError, LoopOptions, run
 from export.monitor import RewardMonitor
 from export.runtime import load_bundle
 from export.safety import SafetyLayer
-from robots.backend import BackendError, SensorReading
+from robots.backend import Backend, BackendError, SensorReading
 from robots.mock import MockBackend
 from robots.safety_spec import MonitorSpec, SafetySpec
 from robots.spec import RobotSpec
@@ -72,6 +72,50 @@ def test_rate_is_of_the_grid_not_of_the_work(arm: RobotSpec, still: Any) -> None
     """Work of half a period does not stretch the period: ticks run and skipped fill the time exactly."""
     report = drive(still(arm, delay=0.0025), seconds=0.6)
     assert (report.ticks + report.skipped) * arm.control_dt == pytest.approx(report.seconds, abs=0.1)
+
+
+def test_the_robot_answers_while_the_loop_sleeps(arm: RobotSpec, still: Any) -> None:
+    """A robot that takes most of a period to answer costs the tick nothing, and its answers are what is seen next."""
+
+    class Cable(still):  # type: ignore[misc, valid-type]
+        sent_ns = 0
+
+        def send(self, command: np.ndarray) -> None:
+            super().send(command)
+            self.sent_ns = time.monotonic_ns()
+
+        def receive(self) -> SensorReading:
+            time.sleep(max(0.0, 0.8 * arm.control_dt - 1e-9 * (time.monotonic_ns() - self.sent_ns)))
+            return super().receive()
+
+    box = BlackBox.create(arm, seconds=10.0)
+    backend = Cable(arm, lambda reading: dataclasses.replace(reading, values=np.full(5, 1e-6 * reading.sequence)))
+    report = drive(backend, seconds=0.5, options=LoopOptions(box=box))
+    assert report.tick.p50_us < 0.5e6 * arm.control_dt and report.stale_readings == 0
+    np.testing.assert_allclose(box.snapshot().values[:, 0], 1e-6 * np.arange(report.ticks))
+
+
+def test_a_reward_of_what_came_of_the_step_waits_for_it(arm: RobotSpec, still: Any) -> None:
+    """A reward of three inputs sees the observation before, and the one after, of the same step."""
+    seen: list[tuple[float, float]] = []
+
+    class Outcome(Constant):
+        uses_next_observation = True
+
+        def score(
+            self, observation: np.ndarray, action: np.ndarray, next_observation: np.ndarray | None = None
+        ) -> float:
+            assert next_observation is not None
+            seen.append((float(observation[0]), float(next_observation[0])))
+            return 0.0
+
+    backend = still(arm, lambda reading: dataclasses.replace(reading, values=np.full(5, 1e-3 * reading.sequence)))
+    monitor = RewardMonitor({"0.01": 0.0, "0.5": 1.0}, arm.control_dt)
+    report = drive(backend, seconds=0.3, reward=Outcome(), monitor=monitor)
+    assert report.faults == () and report.stale_readings == 0 and len(seen) > 20
+    before, after = np.array(seen).T
+    np.testing.assert_array_equal(after[:-1], before[1:])
+    assert (after > before).all()
 
 
 def test_a_slow_robot_is_counted(arm: RobotSpec, still: Any) -> None:
@@ -193,7 +237,7 @@ def test_no_growth_over_many_ticks(arm: RobotSpec) -> None:
     """Ten times the ticks leave no more memory behind: nothing is kept but what was allocated at the start."""
     fast = dataclasses.replace(arm, control_dt=0.0002)
 
-    class Bare:
+    class Bare(Backend):
         """The cheapest backend: one array, one counter."""
 
         spec = fast
@@ -208,12 +252,15 @@ def test_no_growth_over_many_ticks(arm: RobotSpec) -> None:
             self.sequence += 1
             return SensorReading(self.values, time.monotonic_ns(), self.sequence)
 
+        def close(self) -> None:
+            pass
+
     def growth(seconds: float) -> tuple[int, int]:
         safety = SafetyLayer(fast, SafetySpec(soft_start_seconds=0.0, soft_stop_seconds=0.0, miss_seconds=60.0))
         options = LoopOptions()
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
-        report = run(Bare(), Constant(), fast, seconds=seconds, safety=safety, options=options)  # type: ignore[arg-type]
+        report = run(Bare(), Constant(), fast, seconds=seconds, safety=safety, options=options)
         after = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         return after - before, report.ticks

@@ -219,6 +219,27 @@ def test_a_step_that_starts_late_does_not_end_late() -> None:
     robot.close()
 
 
+def test_in_real_time_a_robot_answers_while_the_loop_does_other_things() -> None:
+    """Sending waits for nothing; receiving later takes what came, which counts as old as its request."""
+    with driven(SPEC) as (backend, answer):
+        before = time.monotonic_ns()
+        backend.send(np.zeros(1))
+        sent = time.monotonic_ns()
+        answer(1, 1)
+        time.sleep(2 * SPEC.control_dt)
+        reading = backend.receive()
+        assert reading.sequence == 1 and before <= reading.timestamp_ns <= sent
+        backend.send(np.zeros(1))
+        time.sleep(SPEC.control_dt)
+        late = time.perf_counter()
+        assert backend.receive().sequence == 1  # lost, and not waited for any more
+        assert time.perf_counter() - late < 0.8 * SPEC.control_dt
+        backend.send(np.zeros(1))
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: (time.sleep(0.2 * SPEC.control_dt), answer(3, 2)))
+            assert backend.receive().sequence == 2  # asked for soon after, it is waited for
+
+
 @contextlib.contextmanager
 def driven(spec: RobotSpec) -> Iterator[tuple[UdpBackend, Callable[[int, int], None]]]:
     """A backend in real time after its reset, and what sends it a reading: how many requests ahead, which sequence."""
