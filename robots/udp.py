@@ -213,9 +213,11 @@ class UdpBackend(Backend):
         # At least a look at what came meanwhile, however late it is already
         until = max(until, time.monotonic_ns() + _LEAST_WAIT_NS)
         awake_until = sent + self._awake_ns
+        found = True  # as a rule, and to look costs less than to ask first
         try:
             while (now := time.monotonic_ns()) < until:
-                answer = self._take(sock) if now < awake_until else self._receive(sock, (until - now) * 1e-9)
+                answer = self._take(sock) if found or now < awake_until else self._receive(sock, (until - now) * 1e-9)
+                found = answer is not None
                 if answer is None:
                     continue
                 behind = (self._request - answer.request) % 2**32
