@@ -15,6 +15,7 @@ import torch
 
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
 from toolkit.config import TrainConfig, config_from_dict
+from toolkit.mean_reward import MeanReward
 from toolkit.networks import GaussianPolicy, RewardNetwork, build_policy_network, build_reward_network
 
 FORMAT_VERSION = 1
@@ -115,12 +116,13 @@ def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
     return policy.eval()
 
 
-def build_reward(checkpoint: Checkpoint) -> RewardNetwork:
-    """The trained reward network of a checkpoint, on the CPU."""
-    spec = checkpoint.spec
+def build_reward(checkpoint: Checkpoint) -> RewardNetwork | MeanReward:
+    """The trained reward of a checkpoint, on the CPU: the mean of its snapshots, where it has some."""
+    spec, trainer = checkpoint.spec, checkpoint.state["trainer"]
     reward = build_reward_network(spec, checkpoint.config.reward)
-    reward.load_state_dict(checkpoint.state["trainer"]["reward"])
-    return reward.eval()
+    reward.load_state_dict(trainer["reward"])
+    snapshots = trainer.get("judge", {}).get("snapshots")
+    return (MeanReward(reward, snapshots) if snapshots else reward).eval()
 
 
 def require_accepted(path: str | Path, checkpoint: Checkpoint) -> None:

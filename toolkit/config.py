@@ -51,8 +51,7 @@ class RewardConfig:
     """What r_psi looks at: "state-action", or "state", which carries over to a changed robot and needs no actions."""
     observe: tuple[str, ...] = ()
     """What of the observation r_psi looks at: terms of robot.yaml such as "velocity_xz", or elements of one such as
-    "position/rooty"; empty for all. It cannot insist on what it does not see: a reward of the torso's motion alone lets
-    a changed robot move its joints as it can."""
+    "position/rooty"; empty for all. On what it does not see it cannot insist."""
     shaping: bool | None = None
     """Whether a potential h(s) is learned beside r_psi: f = r + gamma h(s') - h(s); None means: for "airl" only."""
     segment: int = 32
@@ -79,8 +78,10 @@ class RewardConfig:
     log_z: str = "solved"
     """How log Z is found: "solved" on each batch, or "adam", a parameter with a step size of its own (an ablation)."""
     memory: float = 0.0
-    """Share of the policy's segments per update that come from all the run's policies so far, in [0, 1); 0 for the
-    present one's alone. With it the reward stays a guide far from the last policy: `--objective reward` needs that."""
+    """Share of the policy's segments per update that come from all the run's policies so far, in [0, 1): with it the
+    reward stays a guide far from the last policy, which `--objective reward` needs."""
+    average: int = 0
+    """Snapshots of r_psi, taken evenly over the run, whose mean is the run's reward; 0 for the last r_psi alone."""
     expert_log_q: str = "fresh"
     """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
 
@@ -288,6 +289,7 @@ class TrainConfig:
             reward.memory == 0.0 or self.generator == "ppo",
             f'reward.memory {reward.memory} with generator "sac", whose replay is its memory; set it to 0',
         )
+        require(reward.average >= 0, f"reward.average {reward.average}; must be >= 0")
         for name in ("updates", "batch_steps"):
             at_least_1(f"reward.{name}", getattr(reward, name))
         for name in ("num_envs", "horizon", "epochs", "minibatches"):

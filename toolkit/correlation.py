@@ -13,7 +13,7 @@ import torch
 from robots.spec import RobotSpec
 from robots.task import TaskEnv
 from toolkit.evaluate import FIRST_EVALUATION_SEED, Act, EvaluationError
-from toolkit.networks import RewardNetwork
+from toolkit.given_reward import FrozenReward
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _weakened(spec: RobotSpec, act: Act, level: float, rng: np.random.Generator)
 def correlate(
     spec: RobotSpec,
     family: Sequence[Graded],
-    reward: RewardNetwork,
+    reward: FrozenReward,
     episodes: int = 3,
     seed: int = 0,
     on_episode: Callable[[], None] = lambda: None,
@@ -177,7 +177,7 @@ def correlate(
 
 
 @torch.no_grad()
-def _returns(spec: RobotSpec, act: Act, reward: RewardNetwork, seed: int) -> tuple[float, float]:
+def _returns(spec: RobotSpec, act: Act, reward: FrozenReward, seed: int) -> tuple[float, float]:
     """True and learned return of one episode."""
     env = TaskEnv(spec, seed=seed)
     observation, total, ended = env.reset(), 0.0, False

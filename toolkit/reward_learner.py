@@ -67,6 +67,7 @@ class RewardLearner:
         self.trail = Trail(self.segment, _KEPT) if long else None
         self.memory = Memory(max(_KEPT, _REMEMBERED // self.segment)) if settings.memory > 0.0 else None
         self.rounds = 0  # rounds of updates so far
+        self.snapshots: list[dict[str, Tensor]] = []  # r_psi's weights, once in each of `average` parts of the run
         self.log_z = torch.zeros((), dtype=torch.float64, device=reward.normalizer.mean.device)  # of one segment [nats]
         groups: list[Tensor] = [*reward.parameters()]
         if settings.log_z == "adam":
@@ -105,6 +106,8 @@ class RewardLearner:
             self.held_out.score(scorer)
             metrics |= self._measure_held_out(self.held_out.draw(self.batch, generator), temper)
         self.rounds += 1
+        if progress * self.config.average >= len(self.snapshots) + 0.5:  # in the middle of its part
+            self.snapshots.append({name: x.clone() for name, x in self.reward.net.state_dict().items()})
         return metrics | {"reward/temper": temper}
 
     def _actor(
@@ -236,6 +239,7 @@ class RewardLearner:
             "optimizer": self.optimizer.state_dict(),
             "log_z": float(self.log_z),
             "rounds": self.rounds,
+            "snapshots": list(self.snapshots),
             "first_policy": first,
             "trail": None if self.trail is None else self.trail.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
@@ -247,6 +251,7 @@ class RewardLearner:
         with torch.no_grad():
             self.log_z.fill_(state["log_z"])
         self.rounds = state["rounds"]
+        self.snapshots = list(state.get("snapshots", ()))  # runs from before there were any
         if self.trail is not None:
             self.trail.load_state_dict(state["trail"])
         if self.memory is not None:

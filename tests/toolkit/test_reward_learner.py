@@ -135,6 +135,25 @@ def test_memory_is_part_of_the_state(policy: GaussianPolicy):
     assert torch.equal(drawn[0].state, drawn[1].state)
 
 
+def test_snapshots_are_taken_in_the_middle_of_each_part_of_the_run(policy: GaussianPolicy):
+    """One in each, also behind a resume; each as the reward was then; none unless asked for."""
+    one, generator, when = learner(average=4), torch.Generator().manual_seed(1), []
+    for k in range(16):
+        before = len(one.snapshots)
+        if k == 9:
+            state = one.state_dict()
+            one = learner(average=4)
+            one.load_state_dict(state, policy)
+        one.update(rollout(policy), policy, generator, k / 16)
+        if len(one.snapshots) > before:
+            when.append(k)
+            assert torch.equal(one.snapshots[-1]["0.weight"], one.reward.net.state_dict()["0.weight"])
+    assert when == [2, 6, 10, 14]
+    plain = learner()
+    plain.update(rollout(policy), policy, generator, 0.9)
+    assert plain.snapshots == []
+
+
 def test_expert_log_q_is_scored_under_the_policy_of_now(policy: GaussianPolicy):
     """The published failure: a log q of the expert's actions that is not recomputed when the policy moves."""
     expert = ExpertSegments(DEMOS, RunningNormalizer(OBS_DIM), 0.0, np.random.default_rng(0))
