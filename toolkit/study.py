@@ -38,10 +38,12 @@ class Job:
     """Of training."""
     steps: int | None = None
     """Control steps of training; None for the default."""
-    again_settings: tuple[str, ...] = ()
-    """Of the policy that is trained from nothing on the learned reward, behind `settings`."""
+    again_settings: tuple[str, ...] | None = None
+    """Of the policy that is trained from nothing on the learned reward; None for `settings`."""
     again_steps: int | None = None
-    """Control steps of the trainings that begin from nothing on a reward that is given; None for `steps`."""
+    """Control steps of that policy; None for `steps`."""
+    truth_steps: int | None = None
+    """Control steps of the policy that is trained on a changed robot's true reward; None for `again_steps`."""
     seconds: float | None = None
     """Training is stopped after so many seconds [s]; None for never."""
     kind: str = "train"
@@ -146,12 +148,13 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     learned_in = folder.with_name(job.reward_folder_name) if job.kind == "transfer" else folder
     run, bundle = learned_in / "run", learned_in / f"{Path(job.robot).name}.bundle"
     learned = ["--demos", demos] + (["--count", str(job.count)] if job.count is not None else [])
-    later = job if job.again_steps is None else dataclasses.replace(job, steps=job.again_steps)
+    again_steps = job.again_steps or job.steps
     stages = [_train("train", job, learned_in, run, *learned, *job.options), _evaluate("eval", learned_in, run)]
     if job.kind in ("reoptimise", "transfer"):
         export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
         frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", job.variant or job.robot]
-        again, new = folder / "again", dataclasses.replace(later, settings=(*job.settings, *job.again_settings))
+        own = job.settings if job.again_settings is None else job.again_settings
+        again, new = folder / "again", dataclasses.replace(job, steps=again_steps, settings=own)
         stages += [
             Stage("export", export, learned_in),
             _train("again", new, folder, again, *frozen),
@@ -160,7 +163,8 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     if job.variant is not None:
         truth = folder / "truth"
         known = ["--objective", "task-reward", "--robot", job.variant]
-        plain = dataclasses.replace(later, settings=())  # they are for learned rewards, whose scale is another
+        # By the defaults: the settings are for learned rewards, whose scale is another
+        plain = dataclasses.replace(job, steps=job.truth_steps or again_steps, settings=())
         stages += [_train("truth", plain, folder, truth, *known), _evaluate("eval-truth", folder, truth)]
     if job.measure_too:
         filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)

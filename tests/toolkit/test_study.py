@@ -40,8 +40,8 @@ def test_reoptimise_learns_again_from_the_exported_reward_without_demos() -> Non
     assert "--demos" in train and "--demos" not in again
     assert export == "gcl export --checkpoint f/run --out f/cheetah.bundle --force --json"
     assert "--objective reward --reward f/cheetah.bundle/reward.onnx --robot cheetah --out f/again" in again
-    cooler = commands(dataclasses.replace(job, again_settings=("reward.alpha=0.01",)))
-    assert cooler[3].endswith("--set reward.alpha=0.1 --set reward.alpha=0.01") and cooler[0] == train
+    other = commands(dataclasses.replace(job, again_settings=("generator=sac",)))
+    assert other[3].endswith("--set threads=1 --set generator=sac") and other[0] == train
     assert measured == "gcl eval f/again -n 20 --json" and too == "gcl eval f/run --correlation --json"
     made = plan(job, "c.zarr", Path("f"))
     assert (made.measured, made.against) == ("eval-again", "eval")
@@ -60,6 +60,8 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
     longer = commands(dataclasses.replace(job, again_steps=3000))
     assert ["--steps 3000" in command for command in longer if " train " in command] == [False, True, True]
+    truth = commands(dataclasses.replace(job, again_steps=3000, truth_steps=5000))
+    assert ["--steps 5000" in command for command in truth if " train " in command] == [False, False, True]
     assert job.folder_name == "cheetah-to-long_leg-segment-s2"
 
 
