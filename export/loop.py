@@ -1,6 +1,6 @@
 """The control loop: read, check, observe, infer, command, limit, send, monitor, wait. In real time, on the robot.
 
-The robot answers while the loop sleeps: a tick that waited for that had less of its period left for everything else.
+The robot answers while the loop sleeps: a tick that waits for it has less of its period left for everything else.
 
 `run` reads from top to bottom as the robot lives it. Everything is looked up and allocated before the first tick.
 """
@@ -61,8 +61,8 @@ class LoopReport:
     target_hz: float  # [1/s] 1 / control_dt
     misses: int  # ticks that ended after their deadline
     skipped: int  # whole periods in which no tick began
-    compute: LatencySummary  # begin of the tick -> command ready
-    tick: LatencySummary  # the same, plus sending, and the monitor: what must fit into a period
+    compute: LatencySummary  # reading in hand -> command ready
+    tick: LatencySummary  # the same, plus receiving, sending, and the monitor: what must fit into a period
     wake: LatencySummary  # deadline -> awake
     stale_readings: int  # that repeated one already seen
     swaps: int  # bundles that took over
@@ -144,7 +144,8 @@ def _drive(
             reading = outcome or end.asked(reading, backend.receive)
             if options.measure_first:
                 reading = end.asked(reading, backend.measure)
-            command = step.command(reading, clock.now())
+            seen = clock.now()
+            command = step.command(reading, seen)
             ready = clock.now()
             end.told(backend.send, command)
             outcome = end.asked(reading, backend.receive) if step.needs_outcome else None
@@ -155,7 +156,7 @@ def _drive(
                 reading, step.observation, step.wanted, command, step.reward_value,
                 done - begin, clock.lateness_ns, flags,
             )  # fmt: skip
-            compute.add(ready - begin)
+            compute.add(ready - seen)
             tick.add(done - begin)
             outside.tell()
             if end.reached(clock.ticks + 1, stop):
