@@ -94,7 +94,7 @@ TORSO = {
 }
 
 
-# Control steps and settings of a new policy. By PPO a new walker walks crouched and stays so; by SAC it rises
+# Control steps and settings of a new policy. A walker gets up in far fewer steps by SAC than by PPO
 AGAIN = {
     "cheetah": (4_000_000, ("reward.alpha=0.1",)),
     "walker": (400_000, ("generator=sac", "reward.alpha=0.05")),
@@ -112,15 +112,17 @@ def guides(robot: str) -> dict[str, Guide]:
     """
     torso = (*MEMORY, "ppo.restarts=1", "reward.alpha=0.1", *STATE_ONLY, TORSO[robot])
     averaged = ((*AVERAGED, *STATE_ONLY, TORSO[robot]), 9_000_000)
+    # At the reward's own temperature a new walker is paid more for noise than for getting up
+    cooler = (*torso, "reward.alpha=0.02") if robot == "walker" else None
     return {
         "torso averaged": Guide(*averaged, *AGAIN[robot]),
-        "torso alone": Guide(torso, 6_000_000, 4_000_000),
+        "torso alone": Guide(torso, 6_000_000, 4_000_000, cooler),
         "state-only": Guide((*SEVERAL, *STATE_ONLY), 9_000_000, 4_000_000),
         "memory-0.65": Guide(MEMORY, 3_000_000, 8_000_000),
     }
 
 
-REOPTIMISED = ("torso averaged", "memory-0.65")
+REOPTIMISED = ("torso averaged", "torso alone", "memory-0.65")
 TRANSFERRED = ("torso averaged", "torso alone", "state-only")
 TRUTH_STEPS = 4_000_000  # of the policy that a new one on a changed robot is measured against
 
