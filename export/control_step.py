@@ -54,7 +54,7 @@ class ControlStep:
         self.observation, self._next = _fresh_buffer(policy, spec), np.zeros(spec.obs_dim)
         self.wanted = safety.limits.rest.copy()  # what the policy last wanted
         self._applied = np.zeros(spec.act_dim)
-        self._scored = False
+        self._scored = self._left_out = False
         self.reward_value = float("nan")  # of the newest step, if it was scored
         self.swaps = 0  # policies that were replaced
         self._stale_before = 0
@@ -109,16 +109,23 @@ class ControlStep:
         self._scored = usable and self._safety.blend >= 1.0 and not self._safety.stopping
         return self._safety.limit(self.wanted)
 
-    def score(self, outcome: SensorReading | None, command: np.ndarray, now_ns: int) -> None:
+    def score(self, outcome: SensorReading | None, command: np.ndarray, now_ns: int, *, hurried: bool = False) -> None:
         """Scores the step, if the policy is what moved the robot.
+
+        It is what can wait when a machine is slow for a while: the robot has its command already.
 
         Args:
             outcome: The reading that came of it, where the step `needs_outcome`.
             command: (act_dim,) what was sent.
             now_ns: [ns] monotonic clock.
+            hurried: Whether little is left of the period: then no more than every other step is scored.
         """
         self.reward_value = float("nan")
         if self._reward is None or self.monitor is None or not self._scored or self._safety.fault is not None:
+            return
+        self._left_out = hurried and not self._left_out
+        if self._left_out:
+            self._scored = False
             return
         following = None
         if outcome is not None:

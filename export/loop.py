@@ -32,7 +32,8 @@ class LoopError(ToolkitError):
 
 _OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
 # [ns] between the last moment for the answer of a robot and the deadline, at quick rates: who slept for it is woken
-# late now and then, and then has the command to work out, the score, and the row to keep
+# late now and then, and then has the command to work out, the score, and the row to keep. A tick that has come to this
+# moment is in a hurry
 _MARGIN_NS = 800_000
 
 
@@ -139,7 +140,7 @@ def _drive(
                 begin, clock.ticks, clock.misses, clock.skipped, safety.stale_readings, safety.blend, step.window_mean
             )
             outside.look(step, begin)
-            backend.answer_by_ns = clock.deadline_ns - margin_ns
+            backend.answer_by_ns = hurry_ns = clock.deadline_ns - margin_ns
             # What the robot answered to the last command while this process slept
             reading = outcome or end.asked(reading, backend.receive)
             if options.measure_first:
@@ -149,7 +150,7 @@ def _drive(
             ready = clock.now()
             end.told(backend.send, command)
             outcome = end.asked(reading, backend.receive) if step.needs_outcome else None
-            step.score(outcome, command, ready)
+            step.score(outcome, command, ready, hurried=clock.now() > hurry_ns)
             done = clock.now()
             flags = step.flags | (Flag.MISSED if clock.miss_streak else 0)
             box.record(

@@ -118,6 +118,24 @@ def test_a_reward_of_what_came_of_the_step_waits_for_it(arm: RobotSpec, still: A
     assert (after > before).all()
 
 
+@pytest.mark.parametrize(("busy", "share"), [(0.0, 1.0), (0.9, 0.5)])
+def test_in_a_hurry_every_other_step_is_scored(arm: RobotSpec, still: Any, busy: float, share: float) -> None:
+    """A tick with little time left keeps it for the deadline; never two in a row, so the monitor goes on watching."""
+
+    class Busy(Constant):
+        def act(self, observation: np.ndarray) -> np.ndarray:
+            time.sleep(busy * slow.control_dt)
+            return super().act(observation)
+
+    slow = dataclasses.replace(arm, control_dt=0.02)
+    box, monitor = BlackBox.create(slow, seconds=10.0), RewardMonitor({"0.01": 0.0, "0.5": 1.0}, slow.control_dt)
+    report = drive(still(slow), Busy(), 1.0, reward=Constant(reward=1.0), monitor=monitor, options=LoopOptions(box=box))
+    scored = box.snapshot().flags[5:-5] & Flag.SCORED > 0
+    assert report.faults == () and len(scored) > 20
+    assert np.mean(scored) == pytest.approx(share, abs=0.1) and (scored[1:] | scored[:-1]).all()
+    np.testing.assert_array_equal(np.isfinite(box.snapshot().reward[5:-5]), scored)
+
+
 def test_a_slow_robot_is_counted(arm: RobotSpec, still: Any) -> None:
     """A backend that takes two and a half periods misses every deadline; the time still ends when it should."""
     report = drive(still(arm, delay=0.0125), seconds=0.2)
