@@ -109,7 +109,7 @@ class ControlStep:
         self._scored = usable and self._safety.blend >= 1.0 and not self._safety.stopping
         return self._safety.limit(self.wanted)
 
-    def score(self, outcome: SensorReading | None, command: np.ndarray, now_ns: int, *, hurried: bool = False) -> None:
+    def score(self, outcome: SensorReading | None, command: np.ndarray, now_ns: int, hurried: bool) -> None:
         """Scores the step, if the policy is what moved the robot.
 
         It is what can wait when a machine is slow for a while: the robot has its command already.

@@ -150,7 +150,7 @@ def _drive(
             ready = clock.now()
             end.told(backend.send, command)
             outcome = end.asked(reading, backend.receive) if step.needs_outcome else None
-            step.score(outcome, command, ready, hurried=clock.now() > hurry_ns)
+            step.score(outcome, command, ready, clock.now() > hurry_ns)
             done = clock.now()
             flags = step.flags | (Flag.MISSED if clock.miss_streak else 0)
             box.record(

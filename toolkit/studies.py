@@ -84,7 +84,6 @@ class Guide:
 MEMORY = (*SCRATCH, "reward.memory=0.65")
 # One policy comes to the goal by one way; each that begins anew finds other things that are praised by mistake
 SEVERAL = (*MEMORY, "ppo.restarts=2", "reward.alpha=0.1")
-AVERAGED = (*SEVERAL, "reward.average=16")
 # What the torso does in the world, and not how the joints do it: else a new policy, above all that of a changed robot,
 # is held to the expert's postures, or is content to lie as quietly as the expert moves
 _UPRIGHT = '"orientations/torso_x[0]", "orientations/torso_z[0]"'
@@ -111,11 +110,11 @@ def guides(robot: str) -> dict[str, Guide]:
         The guides.
     """
     torso = (*MEMORY, "ppo.restarts=1", "reward.alpha=0.1", *STATE_ONLY, TORSO[robot])
-    averaged = ((*AVERAGED, *STATE_ONLY, TORSO[robot]), 9_000_000)
+    averaged = (*SEVERAL, "reward.average=16", *STATE_ONLY, TORSO[robot])
     # At the reward's own temperature a new walker is paid more for noise than for getting up
     cooler = (*torso, "reward.alpha=0.02") if robot == "walker" else None
     return {
-        "torso averaged": Guide(*averaged, *AGAIN[robot]),
+        "torso averaged": Guide(averaged, 9_000_000, *AGAIN[robot]),
         "torso alone": Guide(torso, 6_000_000, 4_000_000, cooler),
         "state-only": Guide((*SEVERAL, *STATE_ONLY), 9_000_000, 4_000_000),
         "memory-0.65": Guide(MEMORY, 3_000_000, 8_000_000),
