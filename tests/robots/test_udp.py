@@ -230,6 +230,8 @@ def test_in_real_time_a_robot_answers_while_the_loop_does_other_things() -> None
         time.sleep(2 * slow.control_dt)
         reading = backend.receive()
         assert reading.sequence == 1 and before <= reading.timestamp_ns <= sent
+        with pytest.raises(BackendError, match="before send"):
+            backend.receive()  # told of once
         backend.send(np.zeros(1))
         time.sleep(slow.control_dt)
         late = time.perf_counter()
