@@ -33,6 +33,9 @@ from robots.spec import RobotSpec
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
 _FAREWELLS = 3  # nobody answers one, and the robot's side takes the loss of it for the loss of its controller
 _LEAST_WAIT_NS = 50_000  # [ns]
+# Datagrams taken at a time, however late it is: what stays behind is older than what comes, and doubled answers, of
+# which more come than one a step, would pile up until every reading is stale. Noise without end must not hold a loop
+_MOST_TAKEN = 32
 _AWAKE_NS = 500_000  # [ns] for which an answer is looked for without sleeping, at most
 _REMEMBERED = 256  # requests whose answers may still come late
 
@@ -210,16 +213,19 @@ class UdpBackend(Backend):
         until = sent + wait_ns
         if self.answer_by_ns is not None:
             until = min(until, self.answer_by_ns)
-        # At least a look at what came meanwhile, however late it is already
         until = max(until, time.monotonic_ns() + _LEAST_WAIT_NS)
         awake_until = sent + self._awake_ns
-        found = True  # as a rule, and to look costs less than to ask first
+        found, taken = True, 0  # as a rule there is one, and to look costs less than to ask first
         try:
-            while (now := time.monotonic_ns()) < until:
-                answer = self._take(sock) if found or now < awake_until else self._receive(sock, (until - now) * 1e-9)
-                found = answer is not None
-                if answer is None:
+            while (now := time.monotonic_ns()) < until or (found and taken < _MOST_TAKEN):
+                came = self._take(sock) if found or now < awake_until else self._wait(sock, (until - now) * 1e-9)
+                found = came is not None
+                if came is None:
                     continue
+                taken += 1
+                answer = decode(came, self._mark, self._key)
+                if answer is None:
+                    continue  # not one of this robot's
                 behind = (self._request - answer.request) % 2**32
                 if behind >= _REMEMBERED:
                     continue  # an answer to nothing we asked lately
@@ -256,22 +262,23 @@ class UdpBackend(Backend):
     def _await(self, sock: socket.socket, deadline: float) -> Message | None:
         """The answer to the present request, None if it does not come in time."""
         while (left := deadline - time.monotonic()) > 0:
-            answer = self._receive(sock, left)
+            came = self._wait(sock, left)
+            answer = None if came is None else decode(came, self._mark, self._key)
             # Late answers to earlier requests end here, as does noise.
             if answer is not None and answer.request == self._request:
                 return answer
         return None
 
-    def _receive(self, sock: socket.socket, seconds: float) -> Message | None:
-        """The next datagram, None if none comes in time or it is not one of this robot's."""
+    def _wait(self, sock: socket.socket, seconds: float) -> bytes | None:
+        """The next datagram, None if none comes in time."""
         # Not the socket's own time-out, which Python rounds up to whole milliseconds: at 500 Hz a lost answer would
         # cost a deadline.
         return self._take(sock) if select.select([sock], [], [], seconds)[0] else None
 
-    def _take(self, sock: socket.socket) -> Message | None:
-        """What has come already, None if that is nothing, or not one of this robot's."""
+    def _take(self, sock: socket.socket) -> bytes | None:
+        """The next datagram that has come already, None if there is none."""
         try:
-            return decode(sock.recv(LARGEST, socket.MSG_DONTWAIT), self._mark, self._key)
+            return sock.recv(LARGEST, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
 
