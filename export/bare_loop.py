@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.bare_loop", description="Keeps time and does nothing.")
     parser.add_argument("--hz", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
+    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO, locked memory, awake processors")
     parser.add_argument("--cpu", type=int, help="and to keep to this core")
     chosen = parser.parse_args()
     if chosen.cpu is not None and not chosen.realtime:

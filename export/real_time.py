@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 _MCL_CURRENT_AND_FUTURE = 3  # mlockall(2): pages in memory now, and all later ones
 _SLACK_NS = 1  # [ns] that a timer may be late for the sake of others; by default 50,000
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # prctl(2)
+_LATENCY = Path("/dev/cpu_dma_latency")  # who holds it open with a number of us in it bounds how deep processors sleep
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # syscall(2) numbers: libc has no such function
 
 
@@ -27,10 +29,12 @@ class RealTimeOptions:
     fifo_priority: int | None = None  # 1..99 for SCHED_FIFO, None = leave the scheduler alone
     lock_memory: bool = False  # no page of this process is swapped out
     cpu: int | None = None  # run on this core only
+    stay_awake: bool = False  # no processor of this machine sleeps when it has nothing to do: waking it takes long
     slice_ns: int = 100_000  # [ns] time slice among equals, the shortest that Linux takes; whose is shorter interrupts
 
 
-PRIVILEGED = RealTimeOptions(fifo_priority=50, lock_memory=True)  # what --realtime asks for where a loop is run
+# What --realtime asks for where a loop is run
+PRIVILEGED = RealTimeOptions(fifo_priority=50, lock_memory=True, stay_awake=True)
 
 
 class StopFlag:
@@ -136,6 +140,8 @@ def _ask(options: RealTimeOptions, granted: dict[str, str], undo: list[Callable[
         _try(f"core {options.cpu}", lambda: _pin(options.cpu, undo), granted)
     if options.lock_memory:
         _try("memory lock", lambda: _lock_memory(undo), granted)
+    if options.stay_awake:
+        _try("processors awake", lambda: _stay_awake(undo), granted)
     if options.fifo_priority is not None:
         _try(f"SCHED_FIFO {options.fifo_priority}", lambda: _fifo(options.fifo_priority, undo), granted)
 
@@ -166,3 +172,10 @@ def _lock_memory(undo: list[Callable[[], object]]) -> None:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     undo.append(libc.munlockall)
+
+
+def _stay_awake(undo: list[Callable[[], object]]) -> None:
+    """By the kernel's PM quality of service: it waits awake for as long as this file is open."""
+    held = os.open(_LATENCY, os.O_WRONLY)
+    undo.append(lambda: os.close(held))
+    os.write(held, bytes(4))  # int32, 0 us

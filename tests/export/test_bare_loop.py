@@ -1,6 +1,7 @@
 """The bare loop: it sleeps to a grid, counts what came late, and asks the system for nothing it is not told to."""
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from export import bare_loop
-from export.real_time import RealTimeOptions
+from export.real_time import PRIVILEGED, RealTimeOptions
 from toolkit.cli import main
 
 
@@ -26,8 +27,8 @@ def test_every_deadline_is_kept_or_counted() -> None:
     ("words", "asked"),
     [
         ([], []),
-        (["--realtime"], [RealTimeOptions(fifo_priority=50, lock_memory=True)]),
-        (["--realtime", "--cpu", "1"], [RealTimeOptions(fifo_priority=50, lock_memory=True, cpu=1)]),
+        (["--realtime"], [PRIVILEGED]),
+        (["--realtime", "--cpu", "1"], [dataclasses.replace(PRIVILEGED, cpu=1)]),
     ],
 )
 def test_it_asks_for_real_time_where_it_is_told_to(

@@ -8,9 +8,11 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import export.real_time
 from export.real_time import RealTimeOptions, _SchedAttr, left_alone, stop_signals
 
 
@@ -66,6 +68,24 @@ def test_wishes_are_granted_or_explained_and_undone() -> None:
         if granted[f"core {core}"] == "granted":
             assert os.sched_getaffinity(0) == {core}
     assert (os.sched_getaffinity(0), os.sched_getscheduler(0)) == before
+
+
+def test_processors_are_kept_awake_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound of 0 us is written and the file held open, since closing it is what takes the bound away again."""
+
+    def held() -> list[str]:
+        return [path for path in (os.path.realpath(f"/proc/self/fd/{n}") for n in range(64)) if path == str(bound)]
+
+    bound = tmp_path / "cpu_dma_latency"
+    monkeypatch.setattr(export.real_time, "_LATENCY", bound)
+    wish = RealTimeOptions(stay_awake=True)
+    with left_alone(wish) as granted:
+        assert granted == {"processors awake": "refused: No such file or directory"}
+    bound.touch()
+    with left_alone(wish) as granted:
+        assert granted == {"processors awake": "granted"}
+        assert bound.read_bytes() == bytes(4) and held() == [str(bound)]
+    assert held() == []
 
 
 def test_a_core_that_does_not_exist_is_refused_not_fatal() -> None:

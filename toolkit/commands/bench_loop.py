@@ -76,7 +76,7 @@ def tick(bundle: Path | None, robot: str, ticks: int, as_json: bool) -> None:
 @click.option(
     "--minutes", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="How long to drive it."
 )
-@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO and locked memory, for both loops.")
+@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory and awake processors, for both.")
 @click.option("--cpu", type=click.IntRange(min=0), help="With --realtime: keep both to this core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None, as_json: bool) -> None:

@@ -60,7 +60,7 @@ _FOR_EVER = 1e9  # [s] 30 years
 @click.option("--ghost", is_flag=True, help="Beside the page, the robot in 3D and a ghost of what it is told.")
 @click.option("--attended", is_flag=True, help="Stop the robot when nobody has the page open any more.")
 @click.option("--hot-swap", is_flag=True, help="Go over to a new bundle when one is exported to the same place.")
-@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO and locked memory; refusals are reported.")
+@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory and awake processors.")
 @click.option("--cpu", type=click.IntRange(min=0), help="Run on this core only.")
 @click.option("--spin", type=click.IntRange(min=0), default=0, help="Poll this long before each deadline [us].")
 @click.option(
