@@ -37,6 +37,7 @@ from robots.udp import is_loopback
 _MOST_KEY = 64  # bytes
 # [ns] longer than the controller's, who may have to go on without an answer; shorter than everybody else's
 _SLICE_NS = 300_000
+_LAST_WORDS = 64  # datagrams heard, at most, once the controller has ended
 
 
 def serve(
@@ -70,6 +71,10 @@ def serve(
                     _answer(robot, sock)
                 elif key.fd == wake or not os.read(lifeline, 4096):
                     selector.unregister(key.fileobj)
+                    # Who says goodbye and ends at once is told of together, the last commands before it
+                    for _ in range(_LAST_WORDS):
+                        if not _answer(robot, sock):
+                            break
                     robot.trip("controller_lost", "it ended without saying goodbye")
                     robot.leave()
                     leaving = True
@@ -78,15 +83,19 @@ def serve(
                 tell(robot.events.pop(0))
 
 
-def _answer(robot: GuardedRobot, sock: socket.socket) -> None:
+def _answer(robot: GuardedRobot, sock: socket.socket) -> bool:
+    """Acts on the next datagram; False if none has come."""
     try:
-        datagram, peer = sock.recvfrom(LARGEST)
+        datagram, peer = sock.recvfrom(LARGEST, socket.MSG_DONTWAIT)
         answer = robot.answer(datagram, peer)
         if answer is not None:
             sock.sendto(answer, peer)
+    except BlockingIOError:
+        return False
     except OSError as error:
         # The cable is out or its buffer full: the controller will not hear, and the watchdog is there for just that.
         robot.events.append(Fault("network", str(error), time.monotonic_ns()))
+    return True
 
 
 class _EventWriter:

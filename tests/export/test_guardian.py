@@ -4,13 +4,17 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_robot import SPEC, FaultyRobot, guarded
 from guardian_process import ROOT, GuardianProcess
 
 from robots import BackendError, RobotSpec, load_robot
+from robots.backend import SensorReading
 from robots.udp import UdpBackend
 
 
@@ -30,6 +34,26 @@ def test_a_lifeline_that_ends_under_a_moving_robot(arm: RobotSpec, tmp_path: Pat
     assert guardian.end() == 3
     (event,) = guardian.events()
     assert event["reason"] == "controller_lost"
+
+
+def test_a_farewell_is_heard_though_the_end_comes_with_it() -> None:
+    """A guardian that was busy meanwhile finds last command, farewell and end of its lifeline all at once."""
+    robot, freed = FaultyRobot(), threading.Event()
+
+    def slow(reading: SensorReading) -> SensorReading:
+        freed.wait(10.0)
+        return SensorReading(reading.values, time.monotonic_ns(), reading.sequence)
+
+    with guarded(robot) as (address, events):
+        with UdpBackend(SPEC, address, real_time=True) as backend:
+            backend.reset()
+            robot.tamper = slow
+            backend.send(np.zeros(2))
+            while not robot.sent:
+                time.sleep(0.001)
+            backend.send(np.zeros(2))
+        threading.Timer(0.2, freed.set).start()  # by then the lifeline is closed, too
+    assert freed.is_set() and events == [] and len(robot.sent) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -74,7 +74,7 @@ def test_processors_are_kept_awake_for_as_long_as_it_lasts(tmp_path: Path, monke
     """A bound of 0 us is written and the file held open, since closing it is what takes the bound away again."""
 
     def held() -> list[str]:
-        return [path for path in (os.path.realpath(f"/proc/self/fd/{n}") for n in range(64)) if path == str(bound)]
+        return [path for path in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if path == str(bound)]
 
     bound = tmp_path / "cpu_dma_latency"
     monkeypatch.setattr(export.real_time, "_LATENCY", bound)

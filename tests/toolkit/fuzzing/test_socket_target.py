@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robots import load_robot
-from robots.datagram import Message
+from robots.datagram import Message, decode
 from robots.server import RobotServer
 from robots.udp import UdpBackend
 from toolkit.fuzzing import socket_target
@@ -89,7 +89,8 @@ def test_a_controller_that_believes_any_answer_is_found_out(monkeypatch: pytest.
 
     def any_answer(self: UdpBackend, sock: object, deadline: float) -> Message | None:
         while True:
-            answer = self._receive(sock, 1.0)  # pyright: ignore[reportArgumentType]
+            came = self._wait(sock, 1.0)  # pyright: ignore[reportArgumentType]
+            answer = decode(came, self._mark, self._key) if came else None
             if answer is not None:
                 return answer
 
