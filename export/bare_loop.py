@@ -33,6 +33,7 @@ class BareReport:
 
     ticks: int
     misses: int  # wake-ups later than a whole period
+    skipped: int  # whole periods in which it was not awake
     wake: LatencySummary  # deadline -> awake
 
 
@@ -52,7 +53,7 @@ def keep_time(hz: float, seconds: float, options: RealTimeOptions | None = None)
     """
     sleep = ctypes.CDLL(None, use_errno=True).clock_nanosleep
     period = round(1e9 / hz)
-    wake, misses, ticks = LatencyHistogram(), 0, 0
+    wake, misses, lost, ticks = LatencyHistogram(), 0, 0, 0
     until = _Timespec()
     gc.collect()
     gc.disable()
@@ -70,9 +71,10 @@ def keep_time(hz: float, seconds: float, options: RealTimeOptions | None = None)
             ticks += 1
             skipped = late // period
             misses += skipped > 0
+            lost += skipped
             deadline += (1 + skipped) * period
     gc.enable()
-    return BareReport(ticks, misses, wake.summary())
+    return BareReport(ticks, misses, lost, wake.summary())
 
 
 def main() -> None:

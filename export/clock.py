@@ -10,12 +10,17 @@ import numpy as np
 
 
 class PeriodicClock:
-    """Wakes at t0 + k * period. After a miss the phase is kept: whole periods are skipped, never shifted."""
+    """Wakes at t0 + k * period. After a miss the phase is kept: whole periods are skipped, never shifted.
+
+    What is left of the period that a miss ended in is used if a tick could end in it. Else that one is skipped and
+    the next tick is in time; begun at once, it would be late in its turn.
+    """
 
     def __init__(
         self,
         period_ns: int,
         spin_ns: int = 0,
+        least_ns: int = 0,
         now: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -24,6 +29,7 @@ class PeriodicClock:
         Args:
             period_ns: [ns] one control period.
             spin_ns: [ns] before a deadline from which it polls instead of sleeping: less jitter for more CPU.
+            least_ns: [ns] that must be left of a period for a late tick to begin in it.
             now: Monotonic clock [ns].
             sleep: Sleeps [s].
         """
@@ -32,9 +38,10 @@ class PeriodicClock:
         self.ticks = 0  # grid index of the running tick, skipped ones counted
         self.misses = 0  # ticks that ended after their deadline
         self.miss_streak = 0  # of these, in a row until now
+        self.lost_streak = 0  # periods of that streak, skipped ones counted
         self.skipped = 0  # whole periods in which no tick began
         self.lateness_ns = 0  # [ns] of the last wake-up, after its deadline
-        self._spin_ns = spin_ns
+        self._spin_ns, self._least_ns = spin_ns, least_ns
         self._sleep = sleep
         self._start_ns = 0
 
@@ -54,22 +61,28 @@ class PeriodicClock:
         return self._start_ns
 
     def wait(self) -> int:
-        """Ends the running tick: sleeps until its deadline, or counts a miss and goes on at once.
+        """Ends the running tick: sleeps until its deadline, or counts a miss and goes on as soon as that makes sense.
 
         Returns:
             Whole periods that were skipped; 0 in time, and 0 for a miss of less than a period.
         """
         deadline = self.deadline_ns
-        late = self.now() - deadline
+        late, skipped = self.now() - deadline, 0
         if late > 0:
-            skipped = late // self.period_ns
             self.misses += 1
             self.miss_streak += 1
+            skipped = (late + self._least_ns) // self.period_ns
             self.skipped += skipped
-            self.lateness_ns = late - skipped * self.period_ns
-            self.ticks += 1 + skipped
-            return skipped
-        self.miss_streak = 0
+            self.lost_streak += 1 + skipped
+            self.ticks += skipped
+            deadline += skipped * self.period_ns
+            late -= skipped * self.period_ns
+            if late >= 0:
+                self.lateness_ns = late
+                self.ticks += 1
+                return skipped
+        else:
+            self.miss_streak = self.lost_streak = 0
         if -late > self._spin_ns:
             self._sleep((-late - self._spin_ns) * 1e-9)
         after = self.now()
@@ -77,7 +90,7 @@ class PeriodicClock:
             after = self.now()
         self.lateness_ns = after - deadline
         self.ticks += 1
-        return 0
+        return skipped
 
 
 @dataclass(frozen=True)

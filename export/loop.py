@@ -33,7 +33,7 @@ class LoopError(ToolkitError):
 _OPERATOR_SILENCE_NS = 1_000_000_000  # [ns] a watching page speaks several times a second
 # [ns] between the last moment for the answer of a robot and the deadline, at quick rates: who slept for it is woken
 # late now and then, and then has the command to work out, the score, and the row to keep. A tick that has come to this
-# moment is in a hurry
+# moment is in a hurry, and after a miss none begins that late
 _MARGIN_NS = 800_000
 
 
@@ -123,11 +123,12 @@ def _drive(
     backend: Backend, step: ControlStep, safety: SafetyLayer, box: BlackBox, seconds: float, options: LoopOptions
 ) -> LoopReport:
     spec, config = backend.spec, safety.config
-    clock = PeriodicClock(round(spec.control_dt * 1e9), options.spin_ns)
+    period_ns = round(spec.control_dt * 1e9)
+    margin_ns = max(period_ns // 10, min(2 * period_ns // 5, _MARGIN_NS))
+    clock = PeriodicClock(period_ns, options.spin_ns, margin_ns)
     compute, tick, wake = (box.histogram(name) for name in ("compute", "tick", "wake"))
     end = _Ending(safety, round(seconds / spec.control_dt), round(config.fault_seconds / spec.control_dt))
-    margin_ns = max(clock.period_ns // 10, min(2 * clock.period_ns // 5, _MARGIN_NS))
-    longest_streak = max(2, round(config.miss_seconds / spec.control_dt))
+    longest_streak = round(config.miss_seconds / spec.control_dt)
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
         reading, started = backend.reset(), clock.start()
@@ -164,8 +165,9 @@ def _drive(
                 break
             clock.wait()
             wake.add(clock.lateness_ns)
-            if clock.miss_streak >= longest_streak:
-                safety.trip("deadline_miss_streak", f"{clock.miss_streak} deadlines missed in a row", clock.now())
+            if clock.miss_streak > 1 and clock.lost_streak >= longest_streak:
+                detail = f"{clock.miss_streak} deadlines missed in a row, over {clock.lost_streak} periods"
+                safety.trip("deadline_miss_streak", detail, clock.now())
         elapsed = (clock.now() - started) * 1e-9
         between = (begin - started) * 1e-9  # from the begin of the first tick to the begin of the last
 

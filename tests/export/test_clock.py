@@ -61,11 +61,31 @@ def test_a_long_stall_skips_whole_periods_and_keeps_phase() -> None:
     assert start + 4 * PERIOD <= fake.time < start + 4 * PERIOD + 10
 
 
-@given(st.lists(st.integers(0, 5 * PERIOD), min_size=1, max_size=50), st.integers(0, PERIOD), st.integers(0, 300))
-def test_phase_and_counts_hold_for_any_work(work: list[int], spin: int, overshoot: int) -> None:
+@pytest.mark.parametrize(("stall", "skipped", "lateness"), [(18_500, 1, 1), (37_900, 2, 7900), (38_100, 3, 1)])
+def test_a_tick_that_could_not_end_in_time_is_not_begun(stall: int, skipped: int, lateness: int) -> None:
+    """With too little left of the period that a miss ended in it is skipped, and the next tick begins on the grid."""
+    fake = FakeTime()
+    clock = PeriodicClock(PERIOD, 0, 2000, fake.now, fake.sleep)
+    start = clock.start()
+    fake.time = start + stall
+    assert clock.wait() == skipped and clock.misses == clock.miss_streak == 1
+    assert clock.skipped == skipped and clock.ticks == clock.lost_streak == 1 + skipped
+    assert clock.lateness_ns == pytest.approx(lateness, abs=5) and fake.time - start == pytest.approx(
+        (1 + skipped) * PERIOD + lateness, abs=5
+    )
+    clock.wait()
+    assert clock.misses == 1 and clock.ticks == 2 + skipped
+    assert clock.miss_streak == clock.lost_streak == 0
+
+
+@given(
+    st.lists(st.integers(0, 5 * PERIOD), min_size=1, max_size=50),
+    st.integers(0, PERIOD), st.integers(0, PERIOD), st.integers(0, 300),
+)  # fmt: skip
+def test_phase_and_counts_hold_for_any_work(work: list[int], spin: int, least: int, overshoot: int) -> None:
     """However long ticks take: waking is never early, every period is run or skipped, the phase never moves."""
     fake = FakeTime(overshoot)
-    clock = PeriodicClock(PERIOD, spin, fake.now, fake.sleep)
+    clock = PeriodicClock(PERIOD, spin, least, fake.now, fake.sleep)
     start = clock.start()
     for duration in work:
         fake.time += duration
@@ -79,7 +99,7 @@ def test_phase_and_counts_hold_for_any_work(work: list[int], spin: int, overshoo
 def test_spin_shortens_the_sleep() -> None:
     """With a spin margin it sleeps less and polls the rest."""
     fake = FakeTime()
-    clock = PeriodicClock(PERIOD, 4000, fake.now, fake.sleep)
+    clock = PeriodicClock(PERIOD, 4000, 0, fake.now, fake.sleep)
     start = clock.start()
     clock.wait()
     assert fake.slept[0] == pytest.approx(6e-6, abs=1e-8) and fake.time == start + PERIOD

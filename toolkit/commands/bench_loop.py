@@ -113,12 +113,13 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None,
         click.echo(
             f"{robot} at {report.rate_hz:.2f} Hz of {hz:g} Hz for {report.seconds:.0f} s; faults: {report.faults}"
         )
-        for label, misses, ticks, wake in (
-            ("control loop", report.misses, report.ticks, dataclasses.asdict(report.wake)),
-            ("bare loop", alone["misses"], alone["ticks"], alone["wake"]),
+        for label, misses, ticks, skipped, wake in (
+            ("control loop", report.misses, report.ticks, report.skipped, dataclasses.asdict(report.wake)),
+            ("bare loop", alone["misses"], alone["ticks"], alone["skipped"], alone["wake"]),
         ):
             click.echo(
-                f"{label:>12}: {misses} of {ticks:,} deadlines missed ({misses / ticks:.4%}); woken late by "
+                f"{label:>12}: {misses} of {ticks:,} deadlines missed ({misses / ticks:.4%}), {skipped} periods "
+                f"skipped; woken late by "
                 f"{wake['p50_us']:.0f} / {wake['p99_us']:.0f} / {wake['p999_us']:.0f} / {wake['max_us']:.0f} us "
                 "(p50/p99/p99.9/max)"
             )
