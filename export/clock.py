@@ -64,7 +64,7 @@ class PeriodicClock:
         """Ends the running tick: sleeps until its deadline, or counts a miss and goes on as soon as that makes sense.
 
         Returns:
-            Whole periods that were skipped; 0 in time, and 0 for a miss of less than a period.
+            Whole periods that were skipped; 0 in time, and 0 for a miss that leaves enough of the next period.
         """
         deadline = self.deadline_ns
         late, skipped = self.now() - deadline, 0

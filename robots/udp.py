@@ -32,7 +32,7 @@ from robots.spec import RobotSpec
 
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
 _FAREWELLS = 3  # nobody answers one, and the robot's side takes the loss of it for the loss of its controller
-_LEAST_WAIT_NS = 50_000  # [ns]
+_LEAST_WAIT_NS = 50_000  # [ns] for which an answer is waited for, however late it is already
 # Datagrams taken at a time, however late it is: what stays behind is older than what comes, and doubled answers, of
 # which more come than one a step, would pile up until every reading is stale. Noise without end must not hold a loop
 _MOST_TAKEN = 32

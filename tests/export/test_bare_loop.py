@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from export import bare_loop
-from export.real_time import PRIVILEGED, RealTimeOptions
+from export.real_time import RealTimeOptions
 from toolkit.cli import main
+
+WISHES = RealTimeOptions(fifo_priority=50, lock_memory=True, stay_awake=True)
 
 
 def test_every_deadline_is_kept_or_counted() -> None:
@@ -27,8 +29,8 @@ def test_every_deadline_is_kept_or_counted() -> None:
     ("words", "asked"),
     [
         ([], []),
-        (["--realtime"], [PRIVILEGED]),
-        (["--realtime", "--cpu", "1"], [dataclasses.replace(PRIVILEGED, cpu=1)]),
+        (["--realtime"], [WISHES]),
+        (["--realtime", "--cpu", "1"], [dataclasses.replace(WISHES, cpu=1)]),
     ],
 )
 def test_it_asks_for_real_time_where_it_is_told_to(

@@ -154,6 +154,21 @@ def test_missing_every_deadline_for_long_is_a_fault(arm: RobotSpec, still: Any) 
     assert int(report.faults[0].detail.split()[0]) < 10
 
 
+def test_a_stall_costs_one_deadline(arm: RobotSpec, still: Any) -> None:
+    """A tick that ends shortly before the next deadline is followed by one that begins at it, and not by a late one."""
+    slow = dataclasses.replace(arm, control_dt=0.2)
+    backend = still(slow)
+    send, stalls = backend.send, [0.0, 0.39, 0.0, 0.0]
+
+    def stalled(command: np.ndarray) -> None:
+        time.sleep(stalls.pop(0) if stalls else 0.0)
+        send(command)
+
+    backend.send = stalled
+    report = drive(backend, seconds=0.9)
+    assert report.misses == report.skipped == 1
+
+
 def test_faults_of_the_mock_robot(arm: RobotSpec) -> None:
     """Poisoned, frozen and dropped readings of the mock are each met as they should be: fault, fault, borne."""
     quiet = dataclasses.replace(arm, joint_limits=())
