@@ -18,7 +18,7 @@ import os
 import time
 
 from export.clock import LatencyHistogram, LatencySummary
-from export.real_time import PRIVILEGED, RealTimeOptions, left_alone
+from export.real_time import RealTimeOptions, left_alone, privileged
 
 _CLOCK_MONOTONIC, _TIMER_ABSTIME = 1, 1
 
@@ -82,12 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.bare_loop", description="Keeps time and does nothing.")
     parser.add_argument("--hz", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO, locked memory, awake processors")
-    parser.add_argument("--cpu", type=int, help="and to keep to this core")
+    parser.add_argument(
+        "--realtime", action="store_true", help="ask for SCHED_FIFO, locked memory, a core that is awake"
+    )
+    parser.add_argument("--cpu", type=int, help="which core; without it the last")
     chosen = parser.parse_args()
     if chosen.cpu is not None and not chosen.realtime:
         parser.error("--cpu goes with --realtime: without, it asks for nothing")
-    options = dataclasses.replace(PRIVILEGED, cpu=chosen.cpu) if chosen.realtime else None
+    options = privileged(chosen.cpu) if chosen.realtime else None
     print(json.dumps(dataclasses.asdict(keep_time(chosen.hz, chosen.seconds, options))), flush=True)
 
 

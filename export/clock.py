@@ -13,7 +13,8 @@ class PeriodicClock:
     """Wakes at t0 + k * period. After a miss the phase is kept: whole periods are skipped, never shifted.
 
     What is left of the period that a miss ended in is used if a tick could end in it. Else that one is skipped and
-    the next tick is in time; begun at once, it would be late in its turn.
+    the next tick is in time; begun at once, it would be late in its turn. How long a tick takes is not known: what the
+    last one took is a hint while a machine is slow, and none after a single long pause, so it counts up to a bound.
     """
 
     def __init__(
@@ -29,7 +30,8 @@ class PeriodicClock:
         Args:
             period_ns: [ns] one control period.
             spin_ns: [ns] before a deadline from which it polls instead of sleeping: less jitter for more CPU.
-            least_ns: [ns] that must be left of a period for a late tick to begin in it.
+            least_ns: [ns] that must be left of a period for a late tick to begin in it; up to twice as much if the last
+                tick took that long.
             now: Monotonic clock [ns].
             sleep: Sleeps [s].
         """
@@ -43,7 +45,7 @@ class PeriodicClock:
         self.lateness_ns = 0  # [ns] of the last wake-up, after its deadline
         self._spin_ns, self._least_ns = spin_ns, least_ns
         self._sleep = sleep
-        self._start_ns = 0
+        self._start_ns = self._began_ns = 0
 
     @property
     def deadline_ns(self) -> int:
@@ -56,7 +58,7 @@ class PeriodicClock:
         Returns:
             [ns] t0.
         """
-        self._start_ns = self.now()
+        self._start_ns = self._began_ns = self.now()
         self.ticks = 0
         return self._start_ns
 
@@ -66,12 +68,13 @@ class PeriodicClock:
         Returns:
             Whole periods that were skipped; 0 in time, and 0 for a miss that leaves enough of the next period.
         """
-        deadline = self.deadline_ns
-        late, skipped = self.now() - deadline, 0
+        deadline, ended = self.deadline_ns, self.now()
+        late, skipped = ended - deadline, 0
         if late > 0:
             self.misses += 1
             self.miss_streak += 1
-            skipped = (late + self._least_ns) // self.period_ns
+            least = max(self._least_ns, min(ended - self._began_ns, 2 * self._least_ns, self.period_ns))
+            skipped = (late + least) // self.period_ns
             self.skipped += skipped
             self.lost_streak += 1 + skipped
             self.ticks += skipped
@@ -79,6 +82,7 @@ class PeriodicClock:
             late -= skipped * self.period_ns
             if late >= 0:
                 self.lateness_ns = late
+                self._began_ns = ended
                 self.ticks += 1
                 return skipped
         else:
@@ -89,6 +93,7 @@ class PeriodicClock:
         while after < deadline:  # polls through the spin, and through a sleep that woke a little early
             after = self.now()
         self.lateness_ns = after - deadline
+        self._began_ns = after
         self.ticks += 1
         return skipped
 

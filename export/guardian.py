@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-remote", action="store_true", help="listen to other machines; needs a key")
     parser.add_argument("--key", type=Path, help="file with 16 to 64 bytes that the controller knows, too")
     parser.add_argument("--key-on-stdin", action="store_true", help="the key comes as a line of hex on standard input")
-    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO, locked memory, awake processors")
+    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
     return parser
 
 
@@ -193,7 +193,7 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     writer = _EventWriter(options.events)
     wishes = RealTimeOptions(slice_ns=_SLICE_NS)
     if options.realtime:
-        wishes = dataclasses.replace(wishes, fifo_priority=60, lock_memory=True, stay_awake=True)
+        wishes = dataclasses.replace(wishes, fifo_priority=60, lock_memory=True)
     with woken, wake, left_alone(wishes) as granted:
         ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
         print(json.dumps(ready | {"granted": granted}), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import os
 import platform
@@ -12,13 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 _MCL_CURRENT_AND_FUTURE = 3  # mlockall(2): pages in memory now, and all later ones
 _SLACK_NS = 1  # [ns] that a timer may be late for the sake of others; by default 50,000
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # prctl(2)
-_LATENCY = Path("/dev/cpu_dma_latency")  # who holds it open with a number of us in it bounds how deep processors sleep
+# [us] of waking that a core may take, "n/a" for none at all: then it does not sleep; "0": any
+_RESUME_LATENCY = "/sys/devices/system/cpu/cpu{}/power/pm_qos_resume_latency_us"
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # syscall(2) numbers: libc has no such function
 
 
@@ -29,12 +30,22 @@ class RealTimeOptions:
     fifo_priority: int | None = None  # 1..99 for SCHED_FIFO, None = leave the scheduler alone
     lock_memory: bool = False  # no page of this process is swapped out
     cpu: int | None = None  # run on this core only
-    stay_awake: bool = False  # no processor of this machine sleeps when it has nothing to do: waking it takes long
+    stay_awake: bool = False  # that core does not sleep when it has nothing to do: waking it takes long
     slice_ns: int = 100_000  # [ns] time slice among equals, the shortest that Linux takes; whose is shorter interrupts
 
 
-# What --realtime asks for where a loop is run
-PRIVILEGED = RealTimeOptions(fifo_priority=50, lock_memory=True, stay_awake=True)
+def privileged(cpu: int | None = None) -> RealTimeOptions:
+    """What --realtime asks for where a loop is run.
+
+    Args:
+        cpu: The core to keep to; None for the last that this process may run on, since the first serve most interrupts.
+
+    Returns:
+        Everything there is.
+    """
+    if cpu is None and hasattr(os, "sched_getaffinity"):
+        cpu = max(os.sched_getaffinity(0))
+    return RealTimeOptions(fifo_priority=50, lock_memory=True, cpu=cpu, stay_awake=True)
 
 
 class StopFlag:
@@ -141,7 +152,7 @@ def _ask(options: RealTimeOptions, granted: dict[str, str], undo: list[Callable[
     if options.lock_memory:
         _try("memory lock", lambda: _lock_memory(undo), granted)
     if options.stay_awake:
-        _try("processors awake", lambda: _stay_awake(undo), granted)
+        _try("core awake", lambda: _stay_awake(options.cpu, undo), granted)
     if options.fifo_priority is not None:
         _try(f"SCHED_FIFO {options.fifo_priority}", lambda: _fifo(options.fifo_priority, undo), granted)
 
@@ -174,8 +185,25 @@ def _lock_memory(undo: list[Callable[[], object]]) -> None:
     undo.append(libc.munlockall)
 
 
-def _stay_awake(undo: list[Callable[[], object]]) -> None:
-    """By the kernel's PM quality of service: it waits awake for as long as this file is open."""
-    held = os.open(_LATENCY, os.O_WRONLY)
-    undo.append(lambda: os.close(held))
-    os.write(held, bytes(4))  # int32, 0 us
+def _stay_awake(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+    """By the kernel's PM quality of service, for one core: others that wait awake heat it, or spend its time.
+
+    A virtual machine is paused by its host once all its processors together have used up what it may have.
+    """
+    if cpu is None:
+        raise ValueError("only for one core, and none was named")
+    bound = os.open(_RESUME_LATENCY.format(cpu), os.O_WRONLY)
+    undo.append(lambda: _let_sleep(bound))
+    fcntl.flock(bound, fcntl.LOCK_SH)
+    os.pwrite(bound, b"n/a\n", 0)
+
+
+def _let_sleep(bound: int) -> None:
+    """Unless another process still keeps the core awake; what one that was killed has left behind goes, too."""
+    try:
+        fcntl.flock(bound, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(bound, b"0\n", 0)
+    except BlockingIOError:
+        return  # whoever is last does it
+    finally:
+        os.close(bound)

@@ -56,10 +56,10 @@ def test_a_farewell_is_heard_though_the_end_comes_with_it() -> None:
     assert freed.is_set() and events == [] and len(robot.sent) == 2
 
 
-def test_in_real_time_it_asks_for_what_the_loop_asks_for(arm: RobotSpec, tmp_path: Path) -> None:
+def test_in_real_time_it_asks_for_priority_and_memory(arm: RobotSpec, tmp_path: Path) -> None:
     """It goes before the controller, whose loss it must see; what it was granted stands in its first line."""
     guardian = GuardianProcess(arm, tmp_path, "--backend", "mock", "--realtime")
-    assert set(guardian.ready["granted"]) == {"memory lock", "processors awake", "SCHED_FIFO 60"}
+    assert set(guardian.ready["granted"]) == {"memory lock", "SCHED_FIFO 60"}
     assert guardian.end() == 0
 
 

@@ -1,6 +1,7 @@
 """Being left alone: the collector off, wishes reported, everything put back; signals become a flag."""
 
 import ctypes
+import dataclasses
 import gc
 import os
 import platform
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import export.real_time
-from export.real_time import RealTimeOptions, _SchedAttr, left_alone, stop_signals
+from export.real_time import RealTimeOptions, _SchedAttr, left_alone, privileged, stop_signals
 
 
 def test_collector_is_off_inside_and_back_afterwards() -> None:
@@ -70,22 +71,46 @@ def test_wishes_are_granted_or_explained_and_undone() -> None:
     assert (os.sched_getaffinity(0), os.sched_getscheduler(0)) == before
 
 
-def test_processors_are_kept_awake_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bound of 0 us is written and the file held open, since closing it is what takes the bound away again."""
+def test_one_core_is_kept_awake_for_as_long_as_anybody_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No latency at all is asked of that core alone; the last who wanted it lets it sleep again, and holds no file."""
 
     def held() -> list[str]:
         return [path for path in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if path == str(bound)]
 
-    bound = tmp_path / "cpu_dma_latency"
-    monkeypatch.setattr(export.real_time, "_LATENCY", bound)
-    wish = RealTimeOptions(stay_awake=True)
+    core = min(os.sched_getaffinity(0))
+    bound, other = tmp_path / f"cpu{core}", tmp_path / "cpu9"
+    monkeypatch.setattr(export.real_time, "_RESUME_LATENCY", str(tmp_path / "cpu{}"))
+    wish = RealTimeOptions(cpu=core, stay_awake=True)
     with left_alone(wish) as granted:
-        assert granted == {"processors awake": "refused: No such file or directory"}
-    bound.touch()
+        assert granted["core awake"] == "refused: No such file or directory"
+    bound.write_text("0\n")
+    other.write_text("0\n")
     with left_alone(wish) as granted:
-        assert granted == {"processors awake": "granted"}
-        assert bound.read_bytes() == bytes(4) and held() == [str(bound)]
-    assert held() == []
+        assert granted["core awake"] == "granted" and bound.read_text() == "n/a\n"
+        with left_alone(wish):
+            pass
+        assert bound.read_text() == "n/a\n" and other.read_text() == "0\n"
+    assert bound.read_text().startswith("0\n") and held() == []
+    bound.write_text("n/a\n")  # by one that was killed
+    with left_alone(wish):
+        pass
+    assert bound.read_text().startswith("0\n")
+
+
+def test_who_keeps_to_no_core_keeps_none_awake() -> None:
+    """All of them awake are a machine's whole time, of which its host may take some back just then."""
+    with left_alone(RealTimeOptions(stay_awake=True)) as granted:
+        assert granted == {"core awake": "refused: only for one core, and none was named"}
+
+
+def test_all_that_there_is_means_the_last_core_unless_another_is_named() -> None:
+    """Every wish is made, for the last core that this process may run on."""
+    assert privileged() == RealTimeOptions(
+        fifo_priority=50, lock_memory=True, cpu=max(os.sched_getaffinity(0)), stay_awake=True
+    )
+    assert privileged(3) == dataclasses.replace(privileged(), cpu=3)
 
 
 def test_a_core_that_does_not_exist_is_refused_not_fatal() -> None:

@@ -76,8 +76,8 @@ def tick(bundle: Path | None, robot: str, ticks: int, as_json: bool) -> None:
 @click.option(
     "--minutes", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="How long to drive it."
 )
-@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory and awake processors, for both.")
-@click.option("--cpu", type=click.IntRange(min=0), help="With --realtime: keep both to this core.")
+@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory and a core that is awake, for both.")
+@click.option("--cpu", type=click.IntRange(min=0), help="With --realtime: which core; default: the last.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None, as_json: bool) -> None:
     """The control loop against a simulated robot in another process, beside a loop that only keeps time.
@@ -90,11 +90,11 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None,
     Example:
       gcl bench loop --hz 500 --minutes 10 --realtime
     """
-    from export.real_time import PRIVILEGED, RealTimeOptions
+    from export.real_time import RealTimeOptions, privileged
 
     if cpu is not None and not realtime:
         raise click.UsageError("--cpu goes with --realtime: without, the bare loop asks for nothing")
-    options = dataclasses.replace(PRIVILEGED, cpu=cpu) if realtime else RealTimeOptions()
+    options = privileged(cpu) if realtime else RealTimeOptions()
     wishes = (["--realtime"] if realtime else []) + (["--cpu", str(cpu)] if cpu is not None else [])
     with tempfile.TemporaryDirectory(prefix="gcl-bench-") as folder:
         bundle = _untrained(robot, 1.0 / hz, Path(folder))

@@ -60,8 +60,8 @@ _FOR_EVER = 1e9  # [s] 30 years
 @click.option("--ghost", is_flag=True, help="Beside the page, the robot in 3D and a ghost of what it is told.")
 @click.option("--attended", is_flag=True, help="Stop the robot when nobody has the page open any more.")
 @click.option("--hot-swap", is_flag=True, help="Go over to a new bundle when one is exported to the same place.")
-@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory and awake processors.")
-@click.option("--cpu", type=click.IntRange(min=0), help="Run on this core only.")
+@click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory, and a core that does not sleep.")
+@click.option("--cpu", type=click.IntRange(min=0), help="Run on this core only; with --realtime by default the last.")
 @click.option("--spin", type=click.IntRange(min=0), default=0, help="Poll this long before each deadline [us].")
 @click.option(
     "--log", type=click.Path(path_type=Path), help="Flight log to write. After a fault one is always written."
@@ -194,10 +194,10 @@ def _loop_options(
     from export.estop import UdpEStop
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
-    from export.real_time import PRIVILEGED, RealTimeOptions
+    from export.real_time import RealTimeOptions, privileged
     from toolkit.commands.deploy_choices import shared_key
 
-    real_time = PRIVILEGED if options["realtime"] else RealTimeOptions()
+    core = options["cpu"]
     estop = swap = None
     if options["estop"] is not None:
         estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])
@@ -212,7 +212,7 @@ def _loop_options(
         estop=estop,
         attended=options["attended"],
         swap=swap,
-        real_time=dataclasses.replace(real_time, cpu=options["cpu"]),
+        real_time=privileged(core) if options["realtime"] else RealTimeOptions(cpu=core),
     )
 
 
