@@ -37,9 +37,9 @@ class GuardedRobot(RobotServer):
         self.safety = SafetyLayer(spec, dataclasses.replace(spec.safety, soft_start_seconds=0.0))
         self.running = False  # between a reset and a farewell
         self.events: list[Fault] = []  # what made it act, oldest first; whoever serves takes them out
+        self.period_ns = round(spec.control_dt * 1e9)
         self._now = now
-        self._period_ns = round(spec.control_dt * 1e9)
-        self._patience_ns = max(round(spec.safety.watchdog_seconds * 1e9), 3 * self._period_ns)
+        self._patience_ns = max(round(spec.safety.watchdog_seconds * 1e9), 3 * self.period_ns)
         self._commanded_ns = 0
         self._hold_ns = 0  # when the next command of our own is due
         self._leave_ns: int | None = None  # when a robot that was left to us has been held for long enough
@@ -102,7 +102,7 @@ class GuardedRobot(RobotServer):
             self.running = False
             return
         # After a pause of this process, one command is due and not all that were missed.
-        self._hold_ns = max(self._hold_ns + self._period_ns, now)
+        self._hold_ns = max(self._hold_ns + self.period_ns, now)
         try:
             reading = self.backend.step(self.safety.limit(self._nothing))
             self.safety.check_reading(reading, now)

@@ -17,6 +17,7 @@ import queue
 import selectors
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from robots.backend import BackendError
 from robots.datagram import LARGEST
 from robots.hardware_yaml import read_hardware
 from robots.open_backend import BACKENDS, open_backend
+from robots.processors import available_cpus
 from robots.robot_yaml import read_spec
 from robots.spec import ToolkitError
 from robots.udp import is_loopback
@@ -37,11 +39,17 @@ from robots.udp import is_loopback
 _MOST_KEY = 64  # bytes
 # [ns] longer than the controller's, who may have to go on without an answer; shorter than everybody else's
 _SLICE_NS = 300_000
+_AWAKE_NS = 200_000  # [ns] by which the controller speaks sooner or later, as a rule
 _LAST_WORDS = 64  # datagrams heard, at most, once the controller has ended
 
 
 def serve(
-    robot: GuardedRobot, sock: socket.socket, lifeline: int, tell: Callable[[Fault], None], wake: int | None = None
+    robot: GuardedRobot,
+    sock: socket.socket,
+    lifeline: int,
+    tell: Callable[[Fault], None],
+    wake: int | None = None,
+    awake_ns: int = 0,
 ) -> None:
     """Answers and watches until the lifeline closes or a signal comes; a robot in motion is then held for a while.
 
@@ -51,29 +59,33 @@ def serve(
         lifeline: File descriptor, such as standard input, whose end is ours.
         tell: Takes each thing that made the robot's side act; must not block.
         wake: File descriptor that can be read once a signal came; its word is our end, too.
+        awake_ns: [ns] before and after the moment at which the controller should speak next, in which it is waited for
+            awake. Otherwise it is the controller who wakes our processor, and on a virtual machine that takes long.
 
     Raises:
         BackendError: The lifeline is a file, whose end nobody could tell.
     """
-    with selectors.DefaultSelector() as selector:
+    with selectors.SelectSelector() as selector:  # others round up to whole milliseconds
         selector.register(sock, selectors.EVENT_READ)
-        try:
-            selector.register(lifeline, selectors.EVENT_READ)
-        except (PermissionError, ValueError) as error:
-            raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends") from error
+        if not _ends(lifeline):
+            raise BackendError("standard input must be a pipe or terminal: its end is how the guardian ends")
+        selector.register(lifeline, selectors.EVENT_READ)
         if wake is not None:
             selector.register(wake, selectors.EVENT_READ)
-        leaving = False
+        ear, leaving = _Ear(robot, sock, awake_ns), False
         while robot.running or not leaving:
-            due = robot.due_ns
-            for key, _ in selector.select(None if due is None else max(due - time.monotonic_ns(), 0) * 1e-9):
+            until = ear.rest_until_ns
+            ready = selector.select(None if until is None else max(until - time.monotonic_ns(), 0) * 1e-9)
+            if not ready:
+                ear.listen()
+            for key, _ in ready:
                 if key.fileobj is sock:
-                    _answer(robot, sock)
+                    ear.answer()
                 elif key.fd == wake or not os.read(lifeline, 4096):
                     selector.unregister(key.fileobj)
                     # Who says goodbye and ends at once is told of together, the last commands before it
                     for _ in range(_LAST_WORDS):
-                        if not _answer(robot, sock):
+                        if not ear.answer():
                             break
                     robot.trip("controller_lost", "it ended without saying goodbye")
                     robot.leave()
@@ -83,19 +95,49 @@ def serve(
                 tell(robot.events.pop(0))
 
 
-def _answer(robot: GuardedRobot, sock: socket.socket) -> bool:
-    """Acts on the next datagram; False if none has come."""
+def _ends(lifeline: int) -> bool:
+    """Whether it is something whose end is told of."""
     try:
-        datagram, peer = sock.recvfrom(LARGEST, socket.MSG_DONTWAIT)
-        answer = robot.answer(datagram, peer)
-        if answer is not None:
-            sock.sendto(answer, peer)
-    except BlockingIOError:
+        mode = os.fstat(lifeline).st_mode
+    except OSError:
         return False
-    except OSError as error:
-        # The cable is out or its buffer full: the controller will not hear, and the watchdog is there for just that.
-        robot.events.append(Fault("network", str(error), time.monotonic_ns()))
-    return True
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(lifeline)
+
+
+class _Ear:
+    """Hears the controller and answers; it knows when that should speak next."""
+
+    def __init__(self, robot: GuardedRobot, sock: socket.socket, awake_ns: int) -> None:
+        self._robot, self._sock, self._awake_ns = robot, sock, awake_ns
+        self._next_ns = 0  # [ns] a control period after it spoke last
+
+    @property
+    def rest_until_ns(self) -> int | None:
+        """[ns] until when there is nothing to do but to be woken; None without end."""
+        due = self._robot.due_ns
+        if due is None or not self._awake_ns or time.monotonic_ns() >= self._next_ns + self._awake_ns:
+            return due
+        return min(due, self._next_ns - self._awake_ns)
+
+    def listen(self) -> None:
+        """Waits awake for what is expected about now."""
+        while abs(time.monotonic_ns() - self._next_ns) < self._awake_ns and not self.answer():
+            pass
+
+    def answer(self) -> bool:
+        """Acts on the next datagram; False if none has come."""
+        try:
+            datagram, peer = self._sock.recvfrom(LARGEST, socket.MSG_DONTWAIT)
+            self._next_ns = time.monotonic_ns() + self._robot.period_ns
+            answer = self._robot.answer(datagram, peer)
+            if answer is not None:
+                self._sock.sendto(answer, peer)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # The cable is out or its buffer full: the controller will not hear; the watchdog is there for just that.
+            self._robot.events.append(Fault("network", str(error), time.monotonic_ns()))
+        return True
 
 
 class _EventWriter:
@@ -191,13 +233,14 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
     writer = _EventWriter(options.events)
-    wishes = RealTimeOptions(slice_ns=_SLICE_NS)
+    wishes, awake_ns = RealTimeOptions(slice_ns=_SLICE_NS), 0
     if options.realtime:
+        awake_ns = min(_AWAKE_NS, robot.period_ns // 8) if available_cpus() > 1 else 0
         wishes = dataclasses.replace(wishes, fifo_priority=60, lock_memory=True)
     with woken, wake, left_alone(wishes) as granted:
         ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
         print(json.dumps(ready | {"granted": granted}), flush=True)
-        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno())
+        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno(), awake_ns)
     writer.finish()
     if writer.failed is not None:
         print(f"export.guardian: {options.events}: {writer.failed.strerror}", file=sys.stderr)

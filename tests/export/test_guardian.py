@@ -1,7 +1,9 @@
 """The guardian process: who it listens to, when it ends, what it leaves behind."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +15,11 @@ import pytest
 from faulty_robot import SPEC, FaultyRobot, guarded
 from guardian_process import ROOT, GuardianProcess
 
+from export.guarded_robot import GuardedRobot
+from export.guardian import _Ear, serve
 from robots import BackendError, RobotSpec, load_robot
 from robots.backend import SensorReading
+from robots.datagram import COMMAND, LARGEST, RESET, Message, encode, spec_mark
 from robots.udp import UdpBackend
 
 
@@ -54,6 +59,58 @@ def test_a_farewell_is_heard_though_the_end_comes_with_it() -> None:
             backend.send(np.zeros(2))
         threading.Timer(0.2, freed.set).start()  # by then the lifeline is closed, too
     assert freed.is_set() and events == [] and len(robot.sent) == 2
+
+
+def test_the_controller_is_waited_for_awake_when_it_should_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A period after it spoke last, and for a while sooner and later; else the guardian rests until it has to act."""
+    at = [10**9]
+    monkeypatch.setattr(time, "monotonic_ns", lambda: at[0])
+    robot = GuardedRobot(FaultyRobot(), now=lambda: at[0])
+    period, awake = robot.period_ns, 200_000
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, socket.socket(sock.family, sock.type) as other:
+        sock.bind(("127.0.0.1", 0))
+        other.connect(sock.getsockname())
+        ear, asleep = _Ear(robot, sock, awake), _Ear(robot, sock, 0)
+        assert ear.rest_until_ns is None  # nobody drives
+        for number, kind in enumerate((RESET, COMMAND)):
+            other.send(encode(Message(kind, number, np.zeros(2 if kind == COMMAND else 1)), spec_mark(SPEC)))
+            assert ear.answer() and other.recv(LARGEST)
+        due = robot.due_ns
+        assert due is not None and due > at[0] + period + awake
+        assert ear.rest_until_ns == at[0] + period - awake and asleep.rest_until_ns == due
+
+        def passing() -> int:
+            at[0] += 1000
+            if at[0] == spoken:
+                other.send(encode(Message(COMMAND, 2, np.zeros(2)), spec_mark(SPEC)))
+            return at[0]
+
+        monkeypatch.setattr(time, "monotonic_ns", passing)
+        expected = at[0] + period
+        spoken = expected + 150_000
+        at[0] = expected - awake - 5000
+        ear.listen()  # too soon
+        assert at[0] == expected - awake - 4000
+        at[0] = expected - awake
+        ear.listen()
+        assert spoken < at[0] < spoken + 50_000 and other.recv(LARGEST)
+        at[0] = expected = at[0] + period
+        ear.listen()  # in vain
+        assert expected + awake - 50_000 < at[0] < expected + awake + 50_000
+        assert ear.rest_until_ns == robot.due_ns
+
+
+@pytest.mark.parametrize("source", ["file", os.devnull])
+def test_a_lifeline_must_be_something_that_ends(source: str, tmp_path: Path) -> None:
+    """A file is at its end from the beginning, which would tell nothing: the guardian does not start."""
+    path = tmp_path / "file" if source == "file" else Path(source)
+    path.touch()
+    with (
+        open(path, "rb") as lifeline,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(BackendError, match="pipe or terminal"),
+    ):
+        serve(GuardedRobot(FaultyRobot()), sock, lifeline.fileno(), lambda _: None)
 
 
 def test_in_real_time_it_asks_for_priority_and_memory(arm: RobotSpec, tmp_path: Path) -> None:
