@@ -92,6 +92,15 @@ def test_a_late_tick_is_expected_to_take_what_the_last_one_took(took: int, skipp
     assert clock.wait() == skipped and clock.misses == 1
 
 
+def test_no_more_than_a_period_is_waited_for_the_next_tick() -> None:
+    """However long the last one took: the next whole period is enough for any tick there is."""
+    fake = FakeTime()
+    clock = PeriodicClock(PERIOD, 0, 8000, fake.now, fake.sleep)
+    start = clock.start()
+    fake.time = start + 25_000
+    assert clock.wait() == 2 and fake.time - start == pytest.approx(3 * PERIOD, abs=5)
+
+
 @given(
     st.lists(st.integers(0, 5 * PERIOD), min_size=1, max_size=50),
     st.integers(0, PERIOD), st.integers(0, PERIOD), st.integers(0, 300),

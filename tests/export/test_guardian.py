@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from faulty_robot import SPEC, FaultyRobot, guarded
 from guardian_process import ROOT, GuardianProcess
 
+from export import guardian
 from export.guarded_robot import GuardedRobot
 from export.guardian import _Ear, serve
 from robots import BackendError, RobotSpec, load_robot
@@ -25,19 +27,19 @@ from robots.udp import UdpBackend
 
 def test_ends_with_its_lifeline(arm: RobotSpec, tmp_path: Path) -> None:
     """Closing its standard input ends it with exit code 0 where nobody drove."""
-    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock")
-    assert guardian.ready["spec_sha256"] == arm.sha256
-    assert guardian.end() == 0 and guardian.events() == []
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    assert process.ready["spec_sha256"] == arm.sha256
+    assert process.end() == 0 and process.events() == []
 
 
 def test_a_lifeline_that_ends_under_a_moving_robot(arm: RobotSpec, tmp_path: Path) -> None:
     """The robot is held, the reason is on record, and the exit code is not 0."""
-    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock")
-    backend = UdpBackend(arm, guardian.address)
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    backend = UdpBackend(arm, process.address)
     backend.reset()
     backend.step(np.zeros(3))
-    assert guardian.end() == 3
-    (event,) = guardian.events()
+    assert process.end() == 3
+    (event,) = process.events()
     assert event["reason"] == "controller_lost"
 
 
@@ -100,6 +102,39 @@ def test_the_controller_is_waited_for_awake_when_it_should_speak(monkeypatch: py
         assert ear.rest_until_ns == robot.due_ns
 
 
+def test_in_real_time_it_serves_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits awake for the next command; otherwise it only rests."""
+    seen: list[int] = []
+    monkeypatch.setattr(guardian, "serve", lambda *arguments: seen.append(arguments[5]))
+    monkeypatch.setattr(guardian, "available_cpus", lambda: 2)
+    for name in ("set_wakeup_fd", "signal"):  # this process keeps its own
+        monkeypatch.setattr(guardian.signal, name, lambda *_: None)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: 0))
+    common = ["guardian", "--robot", "walker", "--backend", "mock"]
+    for wish in ([], ["--realtime"]):
+        monkeypatch.setattr(sys, "argv", [*common, *wish])
+        guardian.main()
+    assert seen == [0, 200_000]
+
+
+def test_listening_is_what_it_does_when_nothing_woke_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rest ends sooner than the next command comes, and then it listens."""
+    listened = threading.Event()
+    monkeypatch.setattr(_Ear, "listen", lambda _: listened.set())
+    ours, lifeline = os.pipe()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        robot = GuardedRobot(FaultyRobot())
+        thread = threading.Thread(target=serve, args=(robot, sock, ours, lambda _: None, None, 200_000))
+        thread.start()
+        with UdpBackend(SPEC, f"127.0.0.1:{sock.getsockname()[1]}") as backend:
+            backend.reset()
+            assert listened.wait(5.0)
+        os.close(lifeline)
+        thread.join(10.0)
+        os.close(ours)
+
+
 @pytest.mark.parametrize("source", ["file", os.devnull])
 def test_a_lifeline_must_be_something_that_ends(source: str, tmp_path: Path) -> None:
     """A file is at its end from the beginning, which would tell nothing: the guardian does not start."""
@@ -115,18 +150,18 @@ def test_a_lifeline_must_be_something_that_ends(source: str, tmp_path: Path) -> 
 
 def test_in_real_time_it_asks_for_priority_and_memory(arm: RobotSpec, tmp_path: Path) -> None:
     """It goes before the controller, whose loss it must see; what it was granted stands in its first line."""
-    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock", "--realtime")
-    assert set(guardian.ready["granted"]) == {"memory lock", "SCHED_FIFO 60"}
-    assert guardian.end() == 0
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock", "--realtime")
+    assert set(process.ready["granted"]) == {"memory lock", "SCHED_FIFO 60"}
+    assert process.end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_in_order(arm: RobotSpec, tmp_path: Path, number: signal.Signals) -> None:
     """A signal is an end like any other."""
-    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock")
-    guardian.process.send_signal(number)
-    assert guardian.process.wait(20) == 0
-    guardian.end()
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    process.process.send_signal(number)
+    assert process.process.wait(20) == 0
+    process.end()
 
 
 def test_a_key_that_comes_on_standard_input(arm: RobotSpec, tmp_path: Path) -> None:
@@ -151,11 +186,11 @@ def test_a_key_that_comes_on_standard_input(arm: RobotSpec, tmp_path: Path) -> N
 
 def test_a_record_that_cannot_be_written_does_not_stop_it(arm: RobotSpec, tmp_path: Path) -> None:
     """A full disk under the record of events leaves the robot held all the same."""
-    guardian = GuardianProcess(arm, tmp_path, "--backend", "mock", "--events", "/dev/full")
-    backend = UdpBackend(arm, guardian.address)
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock", "--events", "/dev/full")
+    backend = UdpBackend(arm, process.address)
     backend.reset()
     backend.step(np.zeros(3))
-    assert guardian.end() == 3
+    assert process.end() == 3
 
 
 def test_another_robot_is_not_driven(arm: RobotSpec, tmp_path: Path) -> None:
