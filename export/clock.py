@@ -45,7 +45,7 @@ class PeriodicClock:
         self.lateness_ns = 0  # [ns] of the last wake-up, after its deadline
         self._spin_ns, self._least_ns = spin_ns, least_ns
         self._sleep = sleep
-        self._start_ns = self._began_ns = 0
+        self._start_ns = 0
 
     @property
     def deadline_ns(self) -> int:
@@ -58,8 +58,8 @@ class PeriodicClock:
         Returns:
             [ns] t0.
         """
-        self._start_ns = self._began_ns = self.now()
-        self.ticks = 0
+        self._start_ns = self.now()
+        self.ticks = self.lateness_ns = 0
         return self._start_ns
 
     def wait(self) -> int:
@@ -68,12 +68,13 @@ class PeriodicClock:
         Returns:
             Whole periods that were skipped; 0 in time, and 0 for a miss that leaves enough of the next period.
         """
-        deadline, ended = self.deadline_ns, self.now()
-        late, skipped = ended - deadline, 0
+        deadline = self.deadline_ns
+        late, skipped = self.now() - deadline, 0
         if late > 0:
             self.misses += 1
             self.miss_streak += 1
-            least = max(self._least_ns, min(ended - self._began_ns, 2 * self._least_ns, self.period_ns))
+            took = self.period_ns - self.lateness_ns + late
+            least = max(self._least_ns, min(took, 2 * self._least_ns, self.period_ns))
             skipped = (late + least) // self.period_ns
             self.skipped += skipped
             self.lost_streak += 1 + skipped
@@ -82,7 +83,6 @@ class PeriodicClock:
             late -= skipped * self.period_ns
             if late >= 0:
                 self.lateness_ns = late
-                self._began_ns = ended
                 self.ticks += 1
                 return skipped
         else:
@@ -93,7 +93,6 @@ class PeriodicClock:
         while after < deadline:  # polls through the spin, and through a sleep that woke a little early
             after = self.now()
         self.lateness_ns = after - deadline
-        self._began_ns = after
         self.ticks += 1
         return skipped
 

@@ -198,7 +198,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-remote", action="store_true", help="listen to other machines; needs a key")
     parser.add_argument("--key", type=Path, help="file with 16 to 64 bytes that the controller knows, too")
     parser.add_argument("--key-on-stdin", action="store_true", help="the key comes as a line of hex on standard input")
-    parser.add_argument("--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory")
+    parser.add_argument(
+        "--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory, wait awake for the next command"
+    )
     return parser
 
 

@@ -90,6 +90,7 @@ def test_a_late_tick_is_expected_to_take_what_the_last_one_took(took: int, skipp
     clock.wait()
     fake.time = start + 25_000 + took
     assert clock.wait() == skipped and clock.misses == 1
+    assert clock.start() == fake.time and clock.ticks == clock.lateness_ns == 0
 
 
 def test_no_more_than_a_period_is_waited_for_the_next_tick() -> None:
