@@ -201,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory, wait awake for the next command"
     )
+    parser.add_argument(
+        "--leave-cpu", type=int, help="core that the controller keeps to: who waits for it must not keep it waiting"
+    )
     return parser
 
 
@@ -235,7 +238,7 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
     writer = _EventWriter(options.events)
-    wishes, awake_ns = RealTimeOptions(slice_ns=_SLICE_NS), 0
+    wishes, awake_ns = RealTimeOptions(leave_cpu=options.leave_cpu, slice_ns=_SLICE_NS), 0
     if options.realtime:
         awake_ns = min(_AWAKE_NS, robot.period_ns // 8) if available_cpus() > 1 else 0
         wishes = dataclasses.replace(wishes, fifo_priority=60, lock_memory=True)

@@ -30,6 +30,7 @@ class RealTimeOptions:
     fifo_priority: int | None = None  # 1..99 for SCHED_FIFO, None = leave the scheduler alone
     lock_memory: bool = False  # no page of this process is swapped out
     cpu: int | None = None  # run on this core only
+    leave_cpu: int | None = None  # run anywhere but here, if there is another core: somebody else keeps to this one
     stay_awake: bool = False  # that core does not sleep when it has nothing to do: waking it takes long
     slice_ns: int = 100_000  # [ns] time slice among equals, the shortest that Linux takes; whose is shorter interrupts
 
@@ -149,6 +150,8 @@ def _set_slice(nanoseconds: int) -> bool:
 def _ask(options: RealTimeOptions, granted: dict[str, str], undo: list[Callable[[], object]]) -> None:
     if options.cpu is not None:
         _try(f"core {options.cpu}", lambda: _pin(options.cpu, undo), granted)
+    if options.leave_cpu is not None:
+        _try(f"off core {options.leave_cpu}", lambda: _leave(options.leave_cpu, undo), granted)
     if options.lock_memory:
         _try("memory lock", lambda: _lock_memory(undo), granted)
     if options.stay_awake:
@@ -166,8 +169,19 @@ def _try(what: str, action: Callable[[], None], granted: dict[str, str]) -> None
 
 
 def _pin(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+    _run_on({cpu or 0}, undo)
+
+
+def _leave(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+    others = os.sched_getaffinity(0) - {cpu}
+    if not others:
+        raise ValueError("there is no other")
+    _run_on(others, undo)
+
+
+def _run_on(cpus: set[int], undo: list[Callable[[], object]]) -> None:
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu or 0})
+    os.sched_setaffinity(0, cpus)
     undo.append(lambda: os.sched_setaffinity(0, before))
 
 

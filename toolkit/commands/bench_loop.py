@@ -102,7 +102,7 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None,
             [sys.executable, "-m", "export.bare_loop", "--hz", str(hz), "--seconds", str(60.0 * minutes), *wishes],
             stdout=subprocess.PIPE,
         )  # fmt: skip
-        report = _drive(bundle, 60.0 * minutes, options, realtime, Path(folder))
+        report = _drive(bundle, 60.0 * minutes, options, Path(folder))
         alone = json.loads(bare.communicate()[0])
     allowed = alone["misses"] / alone["ticks"] + 1e-4
     share = report.misses / report.ticks
@@ -270,7 +270,7 @@ def _resident_kb() -> int:
     return pages * 4
 
 
-def _drive(bundle: Path, seconds: float, options: RealTimeOptions, realtime: bool, folder: Path) -> LoopReport:
+def _drive(bundle: Path, seconds: float, options: RealTimeOptions, folder: Path) -> LoopReport:
     """What `gcl deploy` does, without saying anything."""
     import contextlib
 
@@ -284,7 +284,8 @@ def _drive(bundle: Path, seconds: float, options: RealTimeOptions, realtime: boo
 
     loaded, policy, reward = load_bundle(bundle)
     spec = loaded.spec
-    link = LinkOptions("sim", None, False, b"", None, None, None, 0, folder / "events.jsonl", realtime)
+    realtime, events = options.fifo_priority is not None, folder / "events.jsonl"
+    link = LinkOptions("sim", None, False, b"", None, None, None, 0, events, realtime, options.cpu)
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
         stack.callback(box.close)

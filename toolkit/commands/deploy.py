@@ -194,10 +194,8 @@ def _loop_options(
     from export.estop import UdpEStop
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
-    from export.real_time import RealTimeOptions, privileged
-    from toolkit.commands.deploy_choices import shared_key
+    from toolkit.commands.deploy_choices import real_time, shared_key
 
-    core = options["cpu"]
     estop = swap = None
     if options["estop"] is not None:
         estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])
@@ -212,7 +210,7 @@ def _loop_options(
         estop=estop,
         attended=options["attended"],
         swap=swap,
-        real_time=privileged(core) if options["realtime"] else RealTimeOptions(cpu=core),
+        real_time=real_time(options),
     )
 
 

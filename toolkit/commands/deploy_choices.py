@@ -11,6 +11,7 @@ from robots.spec import RobotSpec, RobotSpecError, ToolkitError
 from toolkit.commands.robot_link import LinkOptions
 
 if TYPE_CHECKING:
+    from export.real_time import RealTimeOptions
     from export.signature import PublicKey
 
 
@@ -70,6 +71,13 @@ def shared_key(options: dict[str, Any]) -> bytes:
         raise ToolkitError(f"{options['key']}: cannot be read: {error.strerror or error}") from error
 
 
+def real_time(options: dict[str, Any]) -> RealTimeOptions:
+    """What the loop asks the system for."""
+    from export.real_time import RealTimeOptions, privileged
+
+    return privileged(options["cpu"]) if options["realtime"] else RealTimeOptions(cpu=options["cpu"])
+
+
 def link_options(spec: RobotSpec, options: dict[str, Any], started: str) -> LinkOptions:
     """Which robot and how to reach it; `started` names what the guardian writes."""
     return LinkOptions(
@@ -83,4 +91,5 @@ def link_options(spec: RobotSpec, options: dict[str, Any], started: str) -> Link
         seed=options["seed"],
         events=Path("runs") / "flight" / f"{spec.name}-{started}.guardian.jsonl",
         realtime=options["realtime"],
+        controller_cpu=real_time(options).cpu,
     )

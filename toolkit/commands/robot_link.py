@@ -38,6 +38,7 @@ class LinkOptions:
     seed: int  # how a simulated robot's or the mock's episode begins
     events: Path  # what made the guardian act is written here
     realtime: bool
+    controller_cpu: int | None  # core that the controller keeps to and its guardian leaves to it
 
 
 @contextlib.contextmanager
@@ -101,6 +102,7 @@ def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes) -> Iterator[str
             "--seed", str(options.seed), "--events", str(options.events.absolute()), "--key-on-stdin",
             *([] if options.hardware is None else ["--hardware", str(options.hardware.absolute())]),
             *(["--realtime"] if options.realtime else []),
+            *([] if options.controller_cpu is None else ["--leave-cpu", str(options.controller_cpu)]),
         ]  # fmt: skip
         with open(errors, "wb") as stderr:
             # Its own session: Ctrl-C is for the controller, which still needs the robot while it stops softly.
