@@ -155,6 +155,19 @@ def test_in_real_time_it_asks_for_priority_and_memory(arm: RobotSpec, tmp_path: 
     assert process.end() == 0
 
 
+def test_it_leaves_the_controllers_core_alone(arm: RobotSpec, tmp_path: Path) -> None:
+    """Who waits awake, before all others, must not do so where the controller has to work."""
+    cores = os.sched_getaffinity(0)
+    core = max(cores)
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock", "--leave-cpu", str(core))
+    if len(cores) > 1:
+        assert process.ready["granted"] == {f"off core {core}": "granted"}
+        assert os.sched_getaffinity(process.ready["pid"]) == cores - {core}
+    else:
+        assert process.ready["granted"] == {f"off core {core}": "refused: there is no other"}
+    assert process.end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_in_order(arm: RobotSpec, tmp_path: Path, number: signal.Signals) -> None:
     """A signal is an end like any other."""

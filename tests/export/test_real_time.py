@@ -119,6 +119,24 @@ def test_a_core_that_does_not_exist_is_refused_not_fatal() -> None:
         assert granted["core 100000"].startswith("refused: ")
 
 
+def test_a_core_is_left_to_who_keeps_to_it() -> None:
+    """All others may be run on; the only one is not left, and afterwards all is as before."""
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    try:
+        with left_alone(RealTimeOptions(leave_cpu=core)) as granted:
+            there_are_others = granted[f"off core {core}"] == "granted"
+            assert there_are_others == (len(before) > 1)
+            assert os.sched_getaffinity(0) == (before - {core} if there_are_others else before)
+        assert os.sched_getaffinity(0) == before
+        os.sched_setaffinity(0, {core})
+        with left_alone(RealTimeOptions(leave_cpu=core)) as granted:
+            assert granted == {f"off core {core}": "refused: there is no other"}
+            assert os.sched_getaffinity(0) == {core}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_first_signal_sets_the_flag_second_ends() -> None:
     """One Ctrl-C asks for a soft stop, a second one ends at once; handlers are put back."""
     before = signal.getsignal(signal.SIGINT)

@@ -74,6 +74,28 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+def guardian_of(process: subprocess.Popen[str]) -> int:
+    """Its process."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if b"export.guardian" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return int(child)
+    raise AssertionError("it has no guardian")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_guardian_leaves_the_core_that_the_loop_keeps_to(pristine: Path, tmp_path: Path) -> None:
+    """With --cpu that one, in real time the last one; without a core of its own, the loop leaves none."""
+    cores = os.sched_getaffinity(0)
+    for words, core in ((["--cpu", str(min(cores))], min(cores)), (["--realtime"], max(cores)), ([], None)):
+        process = driving(pristine, "--backend", "sim", "--seconds", "20", *words, cwd=tmp_path)
+        try:
+            assert os.sched_getaffinity(process.pid) == (cores if core is None else {core})
+            assert os.sched_getaffinity(guardian_of(process)) == cores - {core}
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+
+
 def test_drives_the_mock(pristine: Path) -> None:
     """The report has the rate, the latencies, the reward beside the demos', and no fault."""
     done = deploy(pristine, "--backend", "mock", "--seconds", "0.5", "--json")
