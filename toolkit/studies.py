@@ -96,7 +96,7 @@ TORSO = {
 # Control steps and settings of a new policy. A walker gets up in far fewer steps by SAC than by PPO
 AGAIN = {
     "cheetah": (4_000_000, ("reward.alpha=0.1",)),
-    "walker": (400_000, ("generator=sac", "reward.alpha=0.05")),
+    "walker": (1_000_000, ("generator=sac", "reward.alpha=0.05")),
 }
 
 
