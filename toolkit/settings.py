@@ -42,6 +42,33 @@ def build(cls: type, data: object, where: str) -> Any:
     return cls(**values)
 
 
+def put(data: dict[str, Any], setting: str) -> None:
+    """Puts one "--set" argument such as "reward.alpha=0.03" into nested plain data.
+
+    Args:
+        data: Changed in place.
+        setting: "dotted.name=value", the value in YAML notation.
+
+    Raises:
+        ConfigError: Not of that form, or no such group.
+    """
+    import yaml
+
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise ConfigError(f"setting {setting!r}: expected name=value, such as reward.alpha=0.03")
+    *parents, leaf = name.split(".")
+    node = data
+    for parent in parents:
+        node = node.get(parent)
+        if not isinstance(node, dict):
+            raise ConfigError(f"setting {name!r}: no group {parent!r}")
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"setting {name!r}: {text!r} is not a value in YAML notation") from error
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, f"{where}.")

@@ -16,6 +16,7 @@ from demos.episode import Episode, require_actions
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
+from toolkit.attempts import Attempts
 from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
@@ -138,6 +139,7 @@ class Trainer:
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
         parts = config.ppo.restarts + 1 if self.value is not None and isinstance(self.judge, RewardLearner) else 1
+        self.attempts = Attempts(config.attempts, self.iterations) if config.attempts > 1 else None
         self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)} - {0}
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
@@ -165,13 +167,15 @@ class Trainer:
 
     def _begin_anew(self) -> None:
         """Policy and value from random weights; what normalises observations, and the reward, stay as they are."""
-        assert self.value is not None and isinstance(self.policy_learner, PolicyLearner)
         torch.manual_seed(self.config.seed + self.iteration)  # so that a resumed run draws the same weights
         fresh = build_policy_network(self.spec.obs_dim, self.spec.act_dim, self.config.policy)
         fresh.normalizer.load_state_dict(self.policy.normalizer.state_dict())
         self.policy.load_state_dict(fresh.state_dict())
-        self.value.load_state_dict(ValueNetwork(self.spec.obs_dim, self.config.policy.hidden).state_dict())
-        self.policy_learner.begin_anew()
+        if self.value is not None and isinstance(self.policy_learner, PolicyLearner):
+            self.value.load_state_dict(ValueNetwork(self.spec.obs_dim, self.config.policy.hidden).state_dict())
+            self.policy_learner.begin_anew()
+        else:
+            self.policy_learner = self._policy_learner()  # its critics and its experience are of another policy
 
     def start_from(self, checkpoint: Checkpoint) -> str:
         """Takes policy and value from another run, in place of fresh or cloned ones; SAC has and leaves no value.
@@ -219,7 +223,7 @@ class Trainer:
         Returns:
             Metrics by name; those under "time/" are wall-clock seconds.
         """
-        if self.iteration in self._restarts:
+        if self.iteration in self._restarts or (self.attempts is not None and self.attempts.begins_at(self.iteration)):
             self._begin_anew()
         before_reset = None
         if self.task_reward is not None:
@@ -241,6 +245,8 @@ class Trainer:
             # normaliser stays as they set it: that is where the policy is headed, and a cloned policy must not drift.
             self.policy.normalizer.update(rollout.observation)
         self.iteration += 1
+        if self.attempts is not None:
+            self.attempts.judge(self.iteration, metrics["reward/policy"], self.policy)
         finished = time.perf_counter()
         return metrics | {
             "quarantined": float(rollout.quarantined.float().mean()),
@@ -258,6 +264,7 @@ class Trainer:
             "reward": self.reward.state_dict(),
             "policy_learner": self.policy_learner.state_dict(),
             "judge": self.judge.state_dict(),
+            "attempts": None if self.attempts is None else self.attempts.state_dict(),
             "torch_generator": self.generator.get_state(),
             "numpy_generator": self.rng.bit_generator.state,
             "observation": torch.from_numpy(self.collector.observation.copy()),
@@ -275,6 +282,8 @@ class Trainer:
         self.reward.load_state_dict(state["reward"])
         self.policy_learner.load_state_dict(state["policy_learner"])
         self.judge.load_state_dict(state["judge"], self.policy)
+        if self.attempts is not None:
+            self.attempts.load_state_dict(state["attempts"])
         self.generator.set_state(state["torch_generator"])
         self.rng.bit_generator.state = state["numpy_generator"]
         self.sim.load_state_dict({k: v.numpy() if isinstance(v, Tensor) else v for k, v in state["sim"].items()})

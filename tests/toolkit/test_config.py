@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from toolkit.config import ConfigError, TrainConfig, config_from_dict, with_settings
+from toolkit.config import TrainConfig, config_from_dict, with_settings
+from toolkit.settings import ConfigError
 
 
 def test_round_trip_through_json():

@@ -17,7 +17,7 @@ from robots.robot_yaml import load_robot
 from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
 from toolkit.cli import main
-from toolkit.config import ADVERSARIAL, ConfigError, TrainConfig, with_settings
+from toolkit.config import ADVERSARIAL, TrainConfig, with_settings
 from toolkit.frozen_reward import load_frozen_reward
 from toolkit.given_reward import constant_reward
 from toolkit.held_out import hold_out, hold_out_weights
@@ -26,6 +26,7 @@ from toolkit.ppo import PolicyLearner
 from toolkit.reward_learner import RewardLearner
 from toolkit.run import Run
 from toolkit.sac import SacLearner
+from toolkit.settings import ConfigError
 from toolkit.trainer import Trainer, TrainingError, resolve
 
 SPEC = load_robot("cartpole")

@@ -13,9 +13,10 @@ from demos.store import DemoStore
 from robots.robot_yaml import load_robot, robot_names
 from robots.spec import RobotSpec
 from toolkit.checkpoint import load
-from toolkit.config import FROM_DEMOS, ConfigError, TrainConfig, config_from_dict, with_settings
+from toolkit.config import FROM_DEMOS, TrainConfig, config_from_dict, with_settings
 from toolkit.frozen_reward import load_frozen_reward
 from toolkit.run import Run, new_folder
+from toolkit.settings import ConfigError
 from toolkit.trainer import Trainer, TrainingError
 
 

@@ -111,7 +111,7 @@ def prepare_offline(
 def _config(options: dict[str, Any]) -> TrainConfig:
     """The settings; refuses what an offline run cannot obey."""
     from toolkit.commands.prepare import config_from_options
-    from toolkit.config import ConfigError
+    from toolkit.settings import ConfigError
 
     for name, value, instead in (
         ("--eval-every", options["eval_every"], "measure the cloned policy with gcl eval"),
