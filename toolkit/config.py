@@ -264,7 +264,7 @@ class TrainConfig:
             'generator "sac" keeps no rewards, so it cannot learn objective "task-reward"; use generator "ppo"',
         )
         require(
-            self.attempts == 1 or self.objective in GIVEN,
+            self.attempts <= 1 or self.objective in GIVEN,
             f"attempts {self.attempts} with objective {self.objective!r}; they go with {' and '.join(GIVEN)}, whose "
             "reward stays the same and so can compare them",
         )

@@ -106,15 +106,19 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
     if options["as_json"]:
         click.echo(json.dumps(result))
     else:
-        ended = "stopped and saved" if run.interrupted else "done"
-        click.echo(f"{ended}: {run.folder} ({run.trainer.steps:,} steps in {run.seconds:.0f} s)")
-        if run.trainer.attempts is not None:
-            earned = ", ".join(f"{reward:.3f}" for reward in run.trainer.attempts.earned)
-            click.echo(f"reward of a step, of each attempt; the best is kept: {earned}")
+        _show_end(run)
         if verdict is not None:
             show_verdict(verdict)
     if run.interrupted:
         raise SystemExit(130)
+
+
+def _show_end(run: Run[Trainer]) -> None:
+    ended = "stopped and saved" if run.interrupted else "done"
+    click.echo(f"{ended}: {run.folder} ({run.trainer.steps:,} steps in {run.seconds:.0f} s)")
+    if run.trainer.attempts is not None:
+        earned = ", ".join(f"{reward:.3f}" for reward in run.trainer.attempts.earned)
+        click.echo(f"reward of a step, of each attempt; the best is kept: {earned}")
 
 
 def train_with_progress(
