@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -75,17 +75,17 @@ def left_alone(options: RealTimeOptions) -> Iterator[dict[str, str]]:
     gc.freeze()
     gc.disable()
     granted: dict[str, str] = {}
-    undo: list[Callable[[], object]] = []
-    try:
+    with ExitStack() as undo:  # the rest is put back although one thing will not be
+        undo.callback(_let_collect, collecting)
         _wake_soon(options.slice_ns, undo)
         _ask(options, granted, undo)
         yield granted
-    finally:
-        for step in reversed(undo):
-            step()
-        gc.unfreeze()
-        if collecting:
-            gc.enable()
+
+
+def _let_collect(collecting: bool) -> None:
+    gc.unfreeze()
+    if collecting:
+        gc.enable()
 
 
 @contextmanager
@@ -125,16 +125,16 @@ class _SchedAttr(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _wake_soon(slice_ns: int, undo: list[Callable[[], object]]) -> None:
+def _wake_soon(slice_ns: int, undo: ExitStack) -> None:
     """Timers without slack and a short slice; an older or another system is left as it is."""
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None)
     slack = libc.prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
     if slack > 0 and libc.prctl(_PR_SET_TIMERSLACK, _SLACK_NS, 0, 0, 0) == 0:
-        undo.append(lambda: libc.prctl(_PR_SET_TIMERSLACK, slack, 0, 0, 0))
+        undo.callback(lambda: libc.prctl(_PR_SET_TIMERSLACK, slack, 0, 0, 0))
     if os.sched_getscheduler(0) == os.SCHED_OTHER and _set_slice(slice_ns):
-        undo.append(lambda: _set_slice(0))  # 0: the system's own
+        undo.callback(lambda: _set_slice(0))  # 0: the system's own
 
 
 def _set_slice(nanoseconds: int) -> bool:
@@ -147,7 +147,7 @@ def _set_slice(nanoseconds: int) -> bool:
     return ctypes.CDLL(None).syscall(number, 0, ctypes.byref(wish), 0) == 0
 
 
-def _ask(options: RealTimeOptions, granted: dict[str, str], undo: list[Callable[[], object]]) -> None:
+def _ask(options: RealTimeOptions, granted: dict[str, str], undo: ExitStack) -> None:
     if options.cpu is not None:
         _try(f"core {options.cpu}", lambda: _pin(options.cpu, undo), granted)
     if options.leave_cpu is not None:
@@ -168,38 +168,38 @@ def _try(what: str, action: Callable[[], None], granted: dict[str, str]) -> None
         granted[what] = f"refused: {getattr(error, 'strerror', None) or error}"
 
 
-def _pin(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+def _pin(cpu: int | None, undo: ExitStack) -> None:
     _run_on({cpu or 0}, undo)
 
 
-def _leave(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+def _leave(cpu: int | None, undo: ExitStack) -> None:
     others = os.sched_getaffinity(0) - {cpu}
     if not others:
         raise ValueError("there is no other")
     _run_on(others, undo)
 
 
-def _run_on(cpus: set[int], undo: list[Callable[[], object]]) -> None:
+def _run_on(cpus: set[int], undo: ExitStack) -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus)
-    undo.append(lambda: os.sched_setaffinity(0, before))
+    undo.callback(lambda: os.sched_setaffinity(0, before))
 
 
-def _fifo(priority: int | None, undo: list[Callable[[], object]]) -> None:
+def _fifo(priority: int | None, undo: ExitStack) -> None:
     policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority or 1))
-    undo.append(lambda: os.sched_setscheduler(0, policy, param))
+    undo.callback(lambda: os.sched_setscheduler(0, policy, param))
 
 
-def _lock_memory(undo: list[Callable[[], object]]) -> None:
+def _lock_memory(undo: ExitStack) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlockall(_MCL_CURRENT_AND_FUTURE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    undo.append(libc.munlockall)
+    undo.callback(libc.munlockall)
 
 
-def _stay_awake(cpu: int | None, undo: list[Callable[[], object]]) -> None:
+def _stay_awake(cpu: int | None, undo: ExitStack) -> None:
     """By the kernel's PM quality of service, for one core: others that wait awake heat it, or spend its time.
 
     A virtual machine is paused by its host once all its processors together have used up what it may have.
@@ -207,7 +207,7 @@ def _stay_awake(cpu: int | None, undo: list[Callable[[], object]]) -> None:
     if cpu is None:
         raise ValueError("only for one core, and none was named")
     bound = os.open(_RESUME_LATENCY.format(cpu), os.O_WRONLY)
-    undo.append(lambda: _let_sleep(bound))
+    undo.callback(lambda: _let_sleep(bound))
     fcntl.flock(bound, fcntl.LOCK_SH)
     os.pwrite(bound, b"n/a\n", 0)
 

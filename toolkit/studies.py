@@ -195,7 +195,7 @@ def _clock(seeds: Sequence[int]) -> Study:
 
 
 def _reoptimise(seeds: Sequence[int]) -> Study:
-    how = {"kind": "reoptimise", "measure_too": CORRELATION, "at_least": 0.9}
+    how = {"kind": "reoptimise", "measure_too": CORRELATION, "at_least": 0.9, "correlation_at_least": 0.95}
     jobs = [_guided("reoptimise", robot, name, seed, **how) for name in REOPTIMISED for robot in HARD for seed in seeds]
     plain = [_job("reoptimise", "cheetah", "from scratch", seed, **how) for seed in seeds]
     target = ">= 0.9 of the policy trained with it; Pearson >= 0.95"

@@ -58,6 +58,8 @@ class Job:
     """The changed robot of kind "transfer", name or path."""
     at_least: float | None = None
     """What the interquartile mean of its row should reach; None where nothing is demanded."""
+    correlation_at_least: float | None = None
+    """What the correlation of learned and true return should reach on every seed; None where nothing is demanded."""
     measure_too: tuple[str, ...] = ()
     """Arguments of one more `gcl` command whose JSON is kept; {run} and {bundle} stand for the job's own."""
 

@@ -55,7 +55,8 @@ class Row:
     demos_mean: float | None
     """The demos' mean return."""
     met: bool | None
-    """Whether the target is met by what has been run; None where there is none, or nothing to judge."""
+    """Whether the target is met by what has been run; None where there is none, or nothing to judge. That of all robots
+    together is not met where that of one of them is not."""
 
 
 def rows(study: Study, finished: Sequence[Finished]) -> list[Row]:
@@ -76,7 +77,9 @@ def rows(study: Study, finished: Sequence[Finished]) -> list[Row]:
     for name in dict.fromkeys(name for name, _ in groups):
         robots = [members for (other, _), members in groups.items() if other == name]
         if len(robots) > 1 and sum(made[key].iqm is not None for key in groups if key[0] == name) > 1:
-            made[name, "all"] = _row(study, "all", robots)
+            together = _row(study, "all", robots)
+            alone = [made[key].met for key in groups if key[0] == name]
+            made[name, "all"] = dataclasses.replace(together, met=False) if False in alone else together
     return list(made.values())
 
 
@@ -144,15 +147,18 @@ def _row(study: Study, robot: str, by_robot: Sequence[Sequence[Finished]]) -> Ro
         first_90=tuple(result.first_second(0.9) for result in results) if single else (),
         first_95=tuple(result.first_second(0.95) for result in results) if single else (),
         demos_mean=_mean([result.demos_mean for result in results]) if single else None,
-        met=_met(study, jobs[0].at_least, iqm, ratios),
+        met=_met(study, jobs[0], iqm, results),
     )
 
 
-def _met(study: Study, at_least: float | None, iqm: float | None, ratios: Sequence[float]) -> bool | None:
-    if iqm is None or (at_least is None and study.no_seed_under is None):
+def _met(study: Study, job: Job, iqm: float | None, results: Sequence[Result]) -> bool | None:
+    if iqm is None or (job.at_least is None and study.no_seed_under is None):
         return None
-    worst_is_good = study.no_seed_under is None or min(ratios) >= study.no_seed_under
-    return worst_is_good and (at_least is None or iqm >= at_least)
+    worst_is_good = study.no_seed_under is None or min(map(_ratio, results)) >= study.no_seed_under
+    right = job.correlation_at_least is None or all(
+        pearson is not None and pearson >= job.correlation_at_least for pearson in map(_pearson, results)
+    )
+    return worst_is_good and right and (job.at_least is None or iqm >= job.at_least)
 
 
 def _ratio(result: Result) -> float:
@@ -237,12 +243,16 @@ def _details(job: Job, result: Result) -> str:
     """The parts of a figure that is not measured against the demos."""
     one = "the policy it was learned with" if job.kind == "reoptimise" else "a policy trained on the true reward"
     against = result.stages["eval" if job.kind == "reoptimise" else "eval-truth"]["mean"]
-    pearson = (result.stages.get("too") or {}).get("pearson")
+    pearson = _pearson(result)
     return (
         f"{result.mean:.0f} against {against:.0f} of {one}"
         + ("" if result.demos_mean is None else f"; demos {result.demos_mean:.0f}")
         + ("" if pearson is None else f"; Pearson {pearson:.3f}")
     )
+
+
+def _pearson(result: Result) -> float | None:
+    return (result.stages.get("too") or {}).get("pearson")
 
 
 def _machine(result: Result) -> str:

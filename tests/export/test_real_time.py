@@ -137,6 +137,23 @@ def test_a_core_is_left_to_who_keeps_to_it() -> None:
         os.sched_setaffinity(0, before)
 
 
+def test_one_thing_that_cannot_be_put_back_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is refused its cores is told so, and has its collector and its timers again."""
+    before, slack = os.sched_getaffinity(0), timer_slack()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("a cpuset took it away")
+
+    try:
+        with pytest.raises(PermissionError, match="cpuset"), left_alone(RealTimeOptions(cpu=min(before))):
+            assert not gc.isenabled() and timer_slack() == 1
+            monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    finally:
+        monkeypatch.undo()
+        os.sched_setaffinity(0, before)
+    assert gc.isenabled() and gc.get_freeze_count() == 0 and timer_slack() == slack > 1
+
+
 def test_first_signal_sets_the_flag_second_ends() -> None:
     """One Ctrl-C asks for a soft stop, a second one ends at once; handlers are put back."""
     before = signal.getsignal(signal.SIGINT)

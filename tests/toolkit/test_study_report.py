@@ -86,6 +86,25 @@ def test_reoptimised_policies_say_what_they_are_measured_against(tmp_path: Path)
     assert expected in (tmp_path / "learning.md").read_text()
 
 
+@pytest.mark.parametrize(("pearson", "met"), [((0.95, 0.99), True), ((0.99, 0.94), False), ((0.99, None), False)])
+def test_a_correlation_that_is_demanded_is_demanded_of_every_seed(pearson: tuple[float | None, ...], met: bool) -> None:
+    """A policy as good as the old one is not all: a reward that ranks others wrongly misses, as does one unmeasured."""
+    job = dataclasses.replace(JOB, kind="reoptimise", correlation_at_least=0.95)
+    some: list[Finished] = [
+        (job, dataclasses.replace(result(job, 1.0), stages={"too": {"pearson": one}})) for one in pearson
+    ]
+    assert rows(study(some), some)[0].met is met
+
+
+def test_all_robots_together_have_met_nothing_that_one_of_them_missed() -> None:
+    """A middle that is good enough may hide a robot on which nothing worked."""
+    good, bad = finished(1.0, 1.0, 1.0, 1.0), finished(0.95, 0.1, robot="walker")
+    cheetah, walker, everything = rows(study(good + bad), good + bad)
+    assert cheetah.met is True and walker.met is False
+    assert everything.iqm is not None and everything.iqm >= 0.98 and everything.met is False
+    assert rows(study(good), good)[-1].met is True
+
+
 def test_a_study_without_jobs_says_so(tmp_path: Path) -> None:
     """Nothing planned is not an empty table."""
     write_report(tmp_path, [(study([]), [])], "x")
