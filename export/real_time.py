@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 _MCL_CURRENT_AND_FUTURE = 3  # mlockall(2): pages in memory now, and all later ones
+_POLLED_NS = 250_000  # [ns]
 _SLACK_NS = 1  # [ns] that a timer may be late for the sake of others; by default 50,000
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # prctl(2)
 # [us] of waking that a core may take, "n/a" for none at all: then it does not sleep; "0": any
@@ -33,6 +34,18 @@ class RealTimeOptions:
     leave_cpu: int | None = None  # run anywhere but here, if there is another core: somebody else keeps to this one
     stay_awake: bool = False  # that core does not sleep when it has nothing to do: waking it takes long
     slice_ns: int = 100_000  # [ns] time slice among equals, the shortest that Linux takes; whose is shorter interrupts
+
+
+def polled_ns(period_ns: int) -> int:
+    """What --realtime polls before each deadline: being woken is then over by it, and caches and clock are warm again.
+
+    Args:
+        period_ns: [ns] one control period.
+
+    Returns:
+        [ns] 250 us, at most an eighth of the period: whoever else runs on that core waits for it.
+    """
+    return min(_POLLED_NS, period_ns // 8)
 
 
 def privileged(cpu: int | None = None) -> RealTimeOptions:

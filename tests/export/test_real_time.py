@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import export.real_time
-from export.real_time import RealTimeOptions, _SchedAttr, left_alone, privileged, stop_signals
+from export.real_time import RealTimeOptions, _SchedAttr, left_alone, polled_ns, privileged, stop_signals
 
 
 def test_collector_is_off_inside_and_back_afterwards() -> None:
@@ -111,6 +111,12 @@ def test_all_that_there_is_means_the_last_core_unless_another_is_named() -> None
         fifo_priority=50, lock_memory=True, cpu=max(os.sched_getaffinity(0)), stay_awake=True
     )
     assert privileged(3) == dataclasses.replace(privileged(), cpu=3)
+
+
+@pytest.mark.parametrize(("period", "polled"), [(20_000_000, 250_000), (2_000_000, 250_000), (1_000_000, 125_000)])
+def test_what_is_polled_leaves_others_most_of_a_period(period: int, polled: int) -> None:
+    """An eighth at quick rates."""
+    assert polled_ns(period) == polled
 
 
 def test_a_core_that_does_not_exist_is_refused_not_fatal() -> None:

@@ -277,6 +277,7 @@ def _drive(bundle: Path, seconds: float, options: RealTimeOptions, folder: Path)
     from export.black_box import BlackBox
     from export.loop import LoopOptions, run
     from export.monitor import RewardMonitor
+    from export.real_time import polled_ns
     from export.runtime import load_bundle
     from export.safety import SafetyLayer
     from toolkit.commands.observer_link import observed
@@ -285,6 +286,7 @@ def _drive(bundle: Path, seconds: float, options: RealTimeOptions, folder: Path)
     loaded, policy, reward = load_bundle(bundle)
     spec = loaded.spec
     realtime, events = options.fifo_priority is not None, folder / "events.jsonl"
+    spin = polled_ns(round(1e9 * spec.control_dt)) if realtime else 0
     link = LinkOptions("sim", None, False, b"", None, None, None, 0, events, realtime, options.cpu)
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
@@ -294,5 +296,5 @@ def _drive(bundle: Path, seconds: float, options: RealTimeOptions, folder: Path)
         monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt)
         return run(
             backend, policy, spec, seconds=seconds, reward=reward, safety=SafetyLayer(spec), monitor=monitor,
-            options=LoopOptions(box=box, real_time=options),
+            options=LoopOptions(spin, box=box, real_time=options),
         )  # fmt: skip

@@ -62,7 +62,9 @@ _FOR_EVER = 1e9  # [s] 30 years
 @click.option("--hot-swap", is_flag=True, help="Go over to a new bundle when one is exported to the same place.")
 @click.option("--realtime", is_flag=True, help="Ask for SCHED_FIFO, locked memory, and a core that does not sleep.")
 @click.option("--cpu", type=click.IntRange(min=0), help="Run on this core only; with --realtime by default the last.")
-@click.option("--spin", type=click.IntRange(min=0), default=0, help="Poll this long before each deadline [us].")
+@click.option(
+    "--spin", type=click.IntRange(min=0), help="Poll this long before each deadline [us]. Default: 0, in real time 250."
+)
 @click.option(
     "--log", type=click.Path(path_type=Path), help="Flight log to write. After a fault one is always written."
 )
@@ -194,7 +196,7 @@ def _loop_options(
     from export.estop import UdpEStop
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
-    from toolkit.commands.deploy_choices import real_time, shared_key
+    from toolkit.commands.deploy_choices import real_time, shared_key, spin_ns
 
     estop = swap = None
     if options["estop"] is not None:
@@ -204,7 +206,7 @@ def _loop_options(
         swap = HotSwap(loaded.path, lambda path: _next_bundle(path, spec, options))
         stack.callback(swap.close)
     return LoopOptions(
-        spin_ns=1000 * options["spin"],
+        spin_ns=spin_ns(spec, options),
         box=box,
         measure_first=options["hardware"] is not None,
         estop=estop,

@@ -78,6 +78,15 @@ def real_time(options: dict[str, Any]) -> RealTimeOptions:
     return privileged(options["cpu"]) if options["realtime"] else RealTimeOptions(cpu=options["cpu"])
 
 
+def spin_ns(spec: RobotSpec, options: dict[str, Any]) -> int:
+    """[ns] polled before each deadline."""
+    from export.real_time import polled_ns
+
+    if options["spin"] is not None:
+        return 1000 * options["spin"]
+    return polled_ns(round(1e9 * spec.control_dt)) if options["realtime"] else 0
+
+
 def link_options(spec: RobotSpec, options: dict[str, Any], started: str) -> LinkOptions:
     """Which robot and how to reach it; `started` names what the guardian writes."""
     return LinkOptions(
