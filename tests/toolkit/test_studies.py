@@ -45,3 +45,10 @@ def test_only_the_smoke_version_can_fail_by_its_figures() -> None:
     """The others are reported, good or bad."""
     assert [study.name for study in all_studies(1).values() if study.gate] == ["smoke"]
     assert set(NOT_BY_DEFAULT) <= set(all_studies(1))
+
+
+def test_a_frozen_reward_must_rank_policies_as_the_truth_does() -> None:
+    """On every robot and by every setting; no other study has what could be asked for that."""
+    demanded = {study.name: {job.correlation_at_least for job in study.jobs} for study in all_studies(2).values()}
+    assert demanded.pop("reoptimise") == {0.95}
+    assert set.union(*demanded.values()) == {None}
