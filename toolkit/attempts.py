@@ -1,11 +1,12 @@
 """Several policies tried one after another on a reward that is given; that which earned most of it is kept.
 
 A policy that begins with random actions may end in a place from which every small change is for the worse, such as a
-walker that has learned to hop on its knees. Which one does depends on chance; the reward itself tells them apart.
+walker that has learned to walk in a crouch. Which one does depends on chance; the reward itself tells them apart.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from torch import Tensor
@@ -20,11 +21,16 @@ class AttemptsError(ToolkitError):
     """A run that cannot go on with its attempts as they were planned."""
 
 
+def equal_parts(count: int, iterations: int) -> list[int]:
+    """Where the parts of a run begin and end, in iterations: 0, ..., `iterations`; `count` + 1 numbers."""
+    return [round(part * iterations / count) for part in range(count + 1)]
+
+
 class Attempts:
-    """Says when the next policy begins, and which is kept."""
+    """Judges the policies that equal parts of a run belong to, and keeps the best."""
 
     def __init__(self, count: int, iterations: int) -> None:
-        """Divides a run into equal parts.
+        """Nothing has been tried yet.
 
         Args:
             count: Policies to try.
@@ -32,14 +38,9 @@ class Attempts:
         """
         self.iterations = iterations
         self.earned: list[float] = []  # mean reward of a step, of the attempts that have ended
-        parts = [round(part * iterations / count) for part in range(count + 1)]
-        self._begins, self._ends = parts[:-1], parts[1:]
+        self._parts = equal_parts(count, iterations)
         self._best: dict[str, Tensor] = {}
         self._sum, self._count = 0.0, 0  # of the iterations by which the present one is judged
-
-    def begins_at(self, iteration: int) -> bool:
-        """Whether another policy takes over before this iteration, counted from 0."""
-        return iteration in self._begins[1:]
 
     def judge(self, iterations: int, reward: float, policy: GaussianPolicy) -> None:
         """Looks at what an iteration earned; after the last one the best policy is put back in place.
@@ -49,8 +50,8 @@ class Attempts:
             reward: Mean reward of this iteration's steps.
             policy: Of the present attempt.
         """
-        part = sum(end < iterations for end in self._ends)
-        begin, end = self._begins[part], self._ends[part]
+        after = bisect_left(self._parts, iterations)
+        begin, end = self._parts[after - 1], self._parts[after]
         if iterations > end - max(round(_JUDGED * (end - begin)), 1):
             self._sum += reward
             self._count += 1

@@ -16,7 +16,7 @@ from demos.episode import Episode, require_actions
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
-from toolkit.attempts import Attempts
+from toolkit.attempts import Attempts, equal_parts
 from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
@@ -138,9 +138,11 @@ class Trainer:
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
-        parts = config.ppo.restarts + 1 if self.value is not None and isinstance(self.judge, RewardLearner) else 1
         self.attempts = Attempts(config.attempts, self.iterations) if config.attempts > 1 else None
-        self._restarts = {round(part * self.iterations / parts) for part in range(1, parts)} - {0}
+        policies = config.attempts
+        if self.value is not None and isinstance(self.judge, RewardLearner):
+            policies = config.ppo.restarts + 1
+        self._restarts = set(equal_parts(policies, self.iterations)[1:-1]) - {0}
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
         config = self.config
@@ -223,7 +225,7 @@ class Trainer:
         Returns:
             Metrics by name; those under "time/" are wall-clock seconds.
         """
-        if self.iteration in self._restarts or (self.attempts is not None and self.attempts.begins_at(self.iteration)):
+        if self.iteration in self._restarts:
             self._begin_anew()
         before_reset = None
         if self.task_reward is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robots.robot_yaml import load_robot
-from toolkit.attempts import Attempts, AttemptsError
+from toolkit.attempts import Attempts, AttemptsError, equal_parts
 from toolkit.config import PolicyConfig
 from toolkit.networks import GaussianPolicy, build_policy_network
 
@@ -28,22 +28,19 @@ def number_of(policy: GaussianPolicy) -> float:
     return float(policy.log_std_raw.detach().mean())
 
 
-def run(attempts: Attempts, policy: GaussianPolicy, rewards: list[float], begin: int = 0) -> list[int]:
-    """Goes through a run in which each attempt's policy has another number; where others took over."""
-    taken_over = []
+def run(attempts: Attempts, policy: GaussianPolicy, rewards: list[float], begin: int = 0) -> None:
+    """Goes through a run in which each attempt's policy has another number."""
     for iteration, reward in enumerate(rewards[begin:], begin):
-        if attempts.begins_at(iteration):
-            taken_over.append(iteration)
         numbered(policy, -float(1 + sum(iteration >= k for k in (20, 40))))
         attempts.judge(iteration + 1, reward, policy)
-    return taken_over
 
 
 def test_parts_are_equal_and_the_best_policy_is_put_back():
     """The mean of a part's last tenth counts: not what was earned before, nor a single lucky step of the way."""
     first, second, third = [9.0] * 18 + [1.0, 3.0], [0.0] * 18 + [2.5, 2.5], [0.0] * 17 + [99.0, 2.0, 2.0]
     attempts, policy = Attempts(3, 60), fresh()
-    assert run(attempts, policy, first + second + third) == [20, 40]
+    assert equal_parts(3, 60) == [0, 20, 40, 60]
+    run(attempts, policy, first + second + third)
     assert attempts.earned == [2.0, 2.5, 2.0]
     assert number_of(policy) == -2.0
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from export.control_step import ControlStep
     from export.loop import LoopReport
-    from export.real_time import RealTimeOptions
     from export.runtime import OnnxPolicy
     from robots.spec import RobotSpec
 
@@ -90,11 +89,9 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None,
     Example:
       gcl bench loop --hz 500 --minutes 10 --realtime
     """
-    from export.real_time import RealTimeOptions, privileged
-
     if cpu is not None and not realtime:
         raise click.UsageError("--cpu goes with --realtime: without, the bare loop asks for nothing")
-    options = privileged(cpu) if realtime else RealTimeOptions()
+    chosen = {"realtime": realtime, "cpu": cpu, "spin": None}
     wishes = (["--realtime"] if realtime else []) + (["--cpu", str(cpu)] if cpu is not None else [])
     with tempfile.TemporaryDirectory(prefix="gcl-bench-") as folder:
         bundle = _untrained(robot, 1.0 / hz, Path(folder))
@@ -102,7 +99,7 @@ def loop(robot: str, hz: float, minutes: float, realtime: bool, cpu: int | None,
             [sys.executable, "-m", "export.bare_loop", "--hz", str(hz), "--seconds", str(60.0 * minutes), *wishes],
             stdout=subprocess.PIPE,
         )  # fmt: skip
-        report = _drive(bundle, 60.0 * minutes, options, Path(folder))
+        report = _drive(bundle, 60.0 * minutes, chosen, Path(folder))
         alone = json.loads(bare.communicate()[0])
     allowed = alone["misses"] / alone["ticks"] + 1e-4
     share = report.misses / report.ticks
@@ -270,24 +267,23 @@ def _resident_kb() -> int:
     return pages * 4
 
 
-def _drive(bundle: Path, seconds: float, options: RealTimeOptions, folder: Path) -> LoopReport:
-    """What `gcl deploy` does, without saying anything."""
+def _drive(bundle: Path, seconds: float, chosen: dict[str, Any], folder: Path) -> LoopReport:
+    """What `gcl deploy` does with these options of its own, without saying anything."""
     import contextlib
 
     from export.black_box import BlackBox
     from export.loop import LoopOptions, run
     from export.monitor import RewardMonitor
-    from export.real_time import polled_ns
     from export.runtime import load_bundle
     from export.safety import SafetyLayer
+    from toolkit.commands.deploy_choices import real_time, spin_ns
     from toolkit.commands.observer_link import observed
     from toolkit.commands.robot_link import LinkOptions, open_link
 
     loaded, policy, reward = load_bundle(bundle)
     spec = loaded.spec
-    realtime, events = options.fifo_priority is not None, folder / "events.jsonl"
-    spin = polled_ns(round(1e9 * spec.control_dt)) if realtime else 0
-    link = LinkOptions("sim", None, False, b"", None, None, None, 0, events, realtime, options.cpu)
+    options, events = real_time(chosen), folder / "events.jsonl"
+    link = LinkOptions("sim", None, False, b"", None, None, None, 0, events, chosen["realtime"], options.cpu)
     with contextlib.ExitStack() as stack:
         box = BlackBox.create(spec)
         stack.callback(box.close)
@@ -296,5 +292,5 @@ def _drive(bundle: Path, seconds: float, options: RealTimeOptions, folder: Path)
         monitor = RewardMonitor(loaded.manifest.reward_quantiles, spec.control_dt)
         return run(
             backend, policy, spec, seconds=seconds, reward=reward, safety=SafetyLayer(spec), monitor=monitor,
-            options=LoopOptions(spin, box=box, real_time=options),
+            options=LoopOptions(spin_ns(spec, chosen), box=box, real_time=options),
         )  # fmt: skip
