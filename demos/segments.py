@@ -67,6 +67,18 @@ class SegmentSampler:
             self._shares /= self._shares[-1]
         self._offsets = np.arange(length + 1)[:, None]
 
+    def step_shares(self) -> np.ndarray:
+        """How much of what is drawn is which step.
+
+        Returns:
+            (sum(T+1),) float64, the probability that a step of a drawn segment is this row's; 0 for padding.
+        """
+        count, places = len(self.actions), len(self.starts)
+        share = np.full(places, 1.0 / places) if self._shares is None else np.diff(self._shares, prepend=0.0)
+        # A row belongs to the segments that have begun by then and have not ended yet
+        begun = np.bincount(self.starts, share, count + 1) - np.bincount(self.starts + self.length, share, count + 1)
+        return np.cumsum(begun)[:count] / self.length
+
     def draw_rows(self, batch: int, rng: np.random.Generator) -> np.ndarray:
         """Draws places, with replacement.
 

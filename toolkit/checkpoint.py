@@ -15,8 +15,8 @@ import torch
 
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
 from toolkit.config import TrainConfig, config_from_dict
-from toolkit.mean_reward import MeanReward
 from toolkit.networks import GaussianPolicy, RewardNetwork, build_policy_network, build_reward_network
+from toolkit.strictest_reward import Snapshot, StrictestReward
 
 FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.pt"
@@ -116,13 +116,13 @@ def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
     return policy.eval()
 
 
-def build_reward(checkpoint: Checkpoint) -> RewardNetwork | MeanReward:
-    """The trained reward of a checkpoint, on the CPU: the mean of its snapshots, where it has some."""
+def build_reward(checkpoint: Checkpoint) -> RewardNetwork | StrictestReward:
+    """The trained reward of a checkpoint, on the CPU: the strictest of its snapshots, where it has some."""
     spec, trainer = checkpoint.spec, checkpoint.state["trainer"]
     reward = build_reward_network(spec, checkpoint.config.reward)
     reward.load_state_dict(trainer["reward"])
     snapshots = trainer.get("judge", {}).get("snapshots")
-    return (MeanReward(reward, snapshots) if snapshots else reward).eval()
+    return (StrictestReward(reward, [Snapshot(**one) for one in snapshots]) if snapshots else reward).eval()
 
 
 def require_accepted(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -81,8 +81,9 @@ class RewardConfig:
     memory: float = 0.0
     """Share of the policy's segments per update that come from all the run's policies so far, in [0, 1): with it the
     reward stays a guide far from the last policy, which `--objective reward` needs."""
-    average: int = 0
-    """Snapshots of r_psi, taken evenly over the run, whose mean is the run's reward; 0 for the last r_psi alone."""
+    panel: int = 0
+    """Snapshots of r_psi, taken evenly over the run; what the strictest of them says is the run's reward, which then
+    guides a new policy. 0 for the last r_psi alone."""
     expert_log_q: str = "fresh"
     """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
 
@@ -298,7 +299,7 @@ class TrainConfig:
             reward.memory == 0.0 or self.generator == "ppo",
             f'reward.memory {reward.memory} with generator "sac", whose replay is its memory; set it to 0',
         )
-        require(reward.average >= 0, f"reward.average {reward.average}; must be >= 0")
+        require(reward.panel >= 0, f"reward.panel {reward.panel}; must be >= 0")
         for name in ("updates", "batch_steps"):
             at_least_1(f"reward.{name}", getattr(reward, name))
         for name in ("num_envs", "horizon", "epochs", "minibatches"):

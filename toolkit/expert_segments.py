@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from demos.segments import SegmentSampler
-from toolkit.networks import clipped_gaussian_log_prob
+from toolkit.networks import RewardNetwork, clipped_gaussian_log_prob
 from toolkit.normalizer import RunningNormalizer
 from toolkit.policy_mixture import Scorer, members, mix_segments
 
@@ -64,6 +64,12 @@ class ExpertSegments:
         policies = members(scorer)
         self._mean = torch.stack([policy(self.observation) for policy in policies])
         self._log_std = torch.stack([policy.log_std for policy in policies])
+
+    @torch.no_grad()
+    def mean_reward(self, reward: RewardNetwork) -> float:
+        """E_demo[r_psi], of all steps as often as they are drawn, without jitter."""
+        r = reward.net(reward.features(self.state, self.action)).squeeze(-1).double()  # (rows,)
+        return float(torch.from_numpy(self.demos.step_shares()).to(r.device) @ r)
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> Segments:

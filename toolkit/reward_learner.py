@@ -27,6 +27,7 @@ from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.policy_mixture import Scorer, members
 from toolkit.rollout import Rollout
 from toolkit.segment_reward import gradient_between, step_rewards
+from toolkit.strictest_reward import Snapshot
 from toolkit.trail import Trail
 from toolkit.whole_segments import draw_segments, whole_segments
 
@@ -67,7 +68,7 @@ class RewardLearner:
         self.trail = Trail(self.segment, _KEPT) if long else None
         self.memory = Memory(max(_KEPT, _REMEMBERED // self.segment)) if settings.memory > 0.0 else None
         self.rounds = 0  # rounds of updates so far
-        self.snapshots: list[dict[str, Tensor]] = []  # r_psi's weights, once in each of `average` parts of the run
+        self.snapshots: list[Snapshot] = []  # r_psi as it was once in each of `panel` parts of the run
         self.log_z = torch.zeros((), dtype=torch.float64, device=reward.normalizer.mean.device)  # of one segment [nats]
         groups: list[Tensor] = [*reward.parameters()]
         if settings.log_z == "adam":
@@ -106,8 +107,9 @@ class RewardLearner:
             self.held_out.score(scorer)
             metrics |= self._measure_held_out(self.held_out.draw(self.batch, generator), temper)
         self.rounds += 1
-        if progress * self.config.average >= len(self.snapshots) + 0.5:  # in the middle of its part
-            self.snapshots.append({name: x.clone() for name, x in self.reward.net.state_dict().items()})
+        if progress * self.config.panel >= len(self.snapshots) + 0.5:  # in the middle of its part
+            net = {name: x.clone() for name, x in self.reward.net.state_dict().items()}
+            self.snapshots.append(Snapshot(net, self.expert.mean_reward(self.reward)))
         return metrics | {"reward/temper": temper}
 
     def _actor(
@@ -239,7 +241,7 @@ class RewardLearner:
             "optimizer": self.optimizer.state_dict(),
             "log_z": float(self.log_z),
             "rounds": self.rounds,
-            "snapshots": list(self.snapshots),
+            "snapshots": [dict(vars(one)) for one in self.snapshots],
             "first_policy": first,
             "trail": None if self.trail is None else self.trail.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
@@ -251,7 +253,7 @@ class RewardLearner:
         with torch.no_grad():
             self.log_z.fill_(state["log_z"])
         self.rounds = state["rounds"]
-        self.snapshots = list(state.get("snapshots", ()))  # runs from before there were any
+        self.snapshots = [Snapshot(**one) for one in state.get("snapshots", ())]  # runs from before there were any
         if self.trail is not None:
             self.trail.load_state_dict(state["trail"])
         if self.memory is not None:

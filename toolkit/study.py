@@ -12,6 +12,8 @@ from robots.spec import ToolkitError
 
 KINDS = ("train", "reoptimise", "transfer")
 EVALUATION_EPISODES = 20
+# Folders beside those of the studies: learned rewards, and policies of changed robots trained on the true reward
+REWARDS, TRUTHS = "rewards", "truths"
 
 
 class StudyError(ToolkitError):
@@ -77,14 +79,13 @@ class Job:
 
     @property
     def reward_folder_name(self) -> str:
-        """Names the folder of what does not depend on the changed robot; without one it is the job's own."""
-        return _plain(f"{Path(self.robot).name} {self.name} s{self.seed}")
+        """Names the folder of a reward on which new policies are trained, be it on the same robot or a changed one."""
+        return _plain(f"{_robot_name(self.robot)} {self.name} s{self.seed}")
 
     @property
     def shown_robot(self) -> str:
         """The robot in words, without the folders of its path; of kind "transfer" both."""
-        robots = [Path(robot) for robot in (self.robot, self.variant) if robot is not None]
-        return " to ".join(path.parent.name if path.name == "robot.yaml" else path.stem for path in robots)
+        return " to ".join(_robot_name(robot) for robot in (self.robot, self.variant) if robot is not None)
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,16 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     Args:
         job: The job.
         demos: Path of its demo store.
-        folder: Its folder, where everything goes.
+        folder: Its folder, `<out>/<study>/<folder_name>`; what it shares with other jobs goes to `<out>/rewards` and
+            `<out>/truths`.
 
     Returns:
         The plan.
     """
-    learned_in = folder.with_name(job.reward_folder_name) if job.kind == "transfer" else folder
-    run, bundle = learned_in / "run", learned_in / f"{Path(job.robot).name}.bundle"
+    out = folder.parent.parent
+    # What more than one job asks for is made once, whichever study they belong to
+    learned_in = folder if job.kind == "train" else out / REWARDS / job.reward_folder_name
+    run, bundle = learned_in / "run", learned_in / f"{_robot_name(job.robot)}.bundle"
     learned = ["--demos", demos] + (["--count", str(job.count)] if job.count is not None else [])
     again_steps = job.again_steps or job.steps
     stages = [_train("train", job, learned_in, run, *learned, *job.options), _evaluate("eval", learned_in, run)]
@@ -163,11 +167,12 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
             _evaluate("eval-again", folder, again),
         ]
     if job.variant is not None:
-        truth = folder / "truth"
+        place = out / TRUTHS / _plain(f"{_robot_name(job.variant)} s{job.seed}")
         known = ["--objective", "task-reward", "--robot", job.variant]
         # By the defaults: the settings are for learned rewards, whose scale is another
         plain = dataclasses.replace(job, steps=job.truth_steps or again_steps, settings=())
-        stages += [_train("truth", plain, folder, truth, *known), _evaluate("eval-truth", folder, truth)]
+        truth = _train("truth", plain, place, place / "run", *known)
+        stages += [truth, _evaluate("eval-truth", place, place / "run")]
     if job.measure_too:
         filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)
         stages.append(Stage("too", tuple(filled), folder))
@@ -188,6 +193,12 @@ def _train(name: str, job: Job, folder: Path, out: Path, *what: str) -> Stage:
 
 def _evaluate(name: str, folder: Path, run: Path) -> Stage:
     return Stage(name, ("eval", str(run), "-n", str(EVALUATION_EPISODES), "--json"), folder)
+
+
+def _robot_name(robot: str) -> str:
+    """Of a name, or of a path to a robot.yaml or to its folder."""
+    path = Path(robot)
+    return path.parent.name if path.name == "robot.yaml" else path.stem
 
 
 def _plain(words: str) -> str:

@@ -49,6 +49,25 @@ def test_every_place_is_as_likely(rng_draws: int = 60_000) -> None:
     assert np.allclose(counts / rng_draws, 0.25, atol=0.01)
 
 
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    length=st.integers(1, 9),
+    heavy=st.floats(0.25, 4.0),
+)
+def test_step_shares_are_how_often_each_step_is_drawn(lengths: list[int], length: int, heavy: float) -> None:
+    """Counted one place after the other: each is one segment, drawn by its episode's weight."""
+    if max(lengths) < length:
+        return
+    weights = [heavy if i == 0 else 1.0 for i in range(len(lengths))]
+    sampler = SegmentSampler(numbered(lengths), length, weights)
+    expected = np.zeros(len(sampler.actions))
+    for start in sampler.starts:
+        expected[start : start + length] += weights[int(sampler.observations[start, 0])] / length
+    shares = sampler.step_shares()
+    assert np.allclose(shares, expected / expected.sum(), atol=1e-12)
+    assert np.allclose(shares[np.isnan(sampler.actions[:, 0])], 0.0, atol=1e-12)
+
+
 def test_same_generator_same_segments() -> None:
     """A seed decides the batch."""
     sampler = SegmentSampler(numbered([9, 9]), 4)

@@ -37,7 +37,7 @@ def test_round_trip_through_json():
         ("ppo.restarts=-1", "must be >= 0"),
         ("objective=gan-glc", "legal are gan-gcl"),
         ("reward.temper=2", r"\(0, 1\]"),
-        ("reward.average=-1", "must be >= 0"),
+        ("reward.panel=-1", "must be >= 0"),
         ("reward.memory=1", r"must be in \[0, 1\)"),
         ("alpha", "expected name=value"),
         ("attempts=0", "must be at least 1"),

@@ -137,21 +137,35 @@ def test_memory_is_part_of_the_state(policy: GaussianPolicy):
 
 def test_snapshots_are_taken_in_the_middle_of_each_part_of_the_run(policy: GaussianPolicy):
     """One in each, also behind a resume; each as the reward was then; none unless asked for."""
-    one, generator, when = learner(average=4), torch.Generator().manual_seed(1), []
+    one, generator, when = learner(panel=4), torch.Generator().manual_seed(1), []
     for k in range(16):
         before = len(one.snapshots)
         if k == 9:
             state = one.state_dict()
-            one = learner(average=4)
+            one = learner(panel=4)
             one.load_state_dict(state, policy)
         one.update(rollout(policy), policy, generator, k / 16)
         if len(one.snapshots) > before:
             when.append(k)
-            assert torch.equal(one.snapshots[-1]["0.weight"], one.reward.net.state_dict()["0.weight"])
+            newest = one.snapshots[-1]
+            assert torch.equal(newest.net["0.weight"], one.reward.net.state_dict()["0.weight"])
+            assert newest.expert == one.expert.mean_reward(one.reward)
     assert when == [2, 6, 10, 14]
     plain = learner()
     plain.update(rollout(policy), policy, generator, 0.9)
     assert plain.snapshots == []
+
+
+def test_the_experts_mean_reward_is_that_of_what_is_drawn(policy: GaussianPolicy):
+    """Of demos that do not all count the same, against the mean over many draws."""
+    demos = SegmentSampler([episode(40, 0.8), episode(90, -0.9, seed=1)], 4, [3.0, 1.0])
+    reward = RewardNetwork(OBS_DIM, ACT_DIM, (8,))
+    expert = ExpertSegments(demos, reward.normalizer, 0.0, np.random.default_rng(0))
+    expert.score(policy)
+    drawn = expert.draw(20_000, torch.Generator().manual_seed(0))
+    said = reward.net(reward.features(drawn.state, drawn.action)).squeeze(-1).detach()
+    error = 4.0 * float(said.std()) / 20_000**0.5
+    assert expert.mean_reward(reward) == pytest.approx(float(said.mean()), abs=error) and error < 0.02
 
 
 def test_expert_log_q_is_scored_under_the_policy_of_now(policy: GaussianPolicy):

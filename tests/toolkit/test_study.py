@@ -10,27 +10,29 @@ from toolkit.study import Job, StudyError, plan
 JOB = Job("reach", "segment", "cheetah", "cheetah", 5, ("reward.alpha=0.1",), 2, 1000)
 
 
+FOLDER = Path("o/s/f")
+
+
 def commands(job: Job) -> list[str]:
-    return [stage.command for stage in plan(job, "c.zarr", Path("f")).stages]
+    return [stage.command for stage in plan(job, "c.zarr", FOLDER).stages]
 
 
 def test_train_is_one_training_and_its_evaluation() -> None:
     """Demos, count, seed, steps and settings all reach the command; the ratio is to the demos."""
     assert commands(JOB) == [
-        "gcl train --demos c.zarr --count 5 --out f/run --seed 2 --json --steps 1000"
+        "gcl train --demos c.zarr --count 5 --out o/s/f/run --seed 2 --json --steps 1000"
         " --set threads=1 --set reward.alpha=0.1",
-        "gcl eval f/run -n 20 --json",
+        "gcl eval o/s/f/run -n 20 --json",
     ]
-    made = plan(JOB, "c.zarr", Path("f"))
+    made = plan(JOB, "c.zarr", FOLDER)
     assert (made.measured, made.against) == ("eval", None)
 
 
 def test_seconds_threads_and_options_reach_the_command() -> None:
     """Nothing a job says is lost on the way, and what it does not say is left to `gcl train`."""
     job = dataclasses.replace(JOB, count=None, steps=None, seconds=12.5, threads=2, settings=(), options=("--x", "y"))
-    assert (
-        commands(job)[0] == "gcl train --demos c.zarr --x y --out f/run --seed 2 --json --seconds 12.5 --set threads=2"
-    )
+    expected = "gcl train --demos c.zarr --x y --out o/s/f/run --seed 2 --json --seconds 12.5 --set threads=2"
+    assert commands(job)[0] == expected
 
 
 def test_reoptimise_learns_again_from_the_exported_reward_without_demos() -> None:
@@ -38,12 +40,13 @@ def test_reoptimise_learns_again_from_the_exported_reward_without_demos() -> Non
     job = dataclasses.replace(JOB, kind="reoptimise", measure_too=("eval", "{run}", "--correlation", "--json"))
     train, _, export, again, measured, too = commands(job)
     assert "--demos" in train and "--demos" not in again
-    assert export == "gcl export --checkpoint f/run --out f/cheetah.bundle --force --json"
-    assert "--objective reward --reward f/cheetah.bundle/reward.onnx --robot cheetah --out f/again" in again
+    reward = "o/rewards/cheetah-segment-s2"
+    assert export == f"gcl export --checkpoint {reward}/run --out {reward}/cheetah.bundle --force --json"
+    assert f"--objective reward --reward {reward}/cheetah.bundle/reward.onnx --robot cheetah --out o/s/f/again" in again
     other = commands(dataclasses.replace(job, again_settings=("generator=sac",)))
     assert other[3].endswith("--set threads=1 --set generator=sac") and other[0] == train
-    assert measured == "gcl eval f/again -n 20 --json" and too == "gcl eval f/run --correlation --json"
-    made = plan(job, "c.zarr", Path("f"))
+    assert measured == "gcl eval o/s/f/again -n 20 --json" and too == f"gcl eval {reward}/run --correlation --json"
+    made = plan(job, "c.zarr", FOLDER)
     assert (made.measured, made.against) == ("eval-again", "eval")
 
 
@@ -53,11 +56,12 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     job = dataclasses.replace(JOB, kind="transfer", variant=variant)
     train, _, export, again, _, truth, _ = commands(job)
     assert variant not in train and f"--robot {variant}" in again
-    assert "--out cheetah-segment-s2/run" in train and "--out cheetah-segment-s2/cheetah.bundle" in export
-    assert "--reward cheetah-segment-s2/cheetah.bundle/reward.onnx" in again and "--out f/again" in again
-    assert f"--objective task-reward --robot {variant} --out f/truth" in truth
+    assert "--reward o/rewards/cheetah-segment-s2/cheetah.bundle/reward.onnx" in again and "--out o/s/f/again" in again
+    assert f"--objective task-reward --robot {variant} --out o/truths/long_leg-s2/run" in truth
+    same = dataclasses.replace(job, kind="reoptimise", variant=None)
+    assert [train, export] == [commands(same)[0], commands(same)[2]]
     assert all("reward.alpha=0.1" in command for command in (train, again)) and "reward.alpha" not in truth
-    assert plan(job, "c.zarr", Path("f")).against == "eval-truth"
+    assert plan(job, "c.zarr", FOLDER).against == "eval-truth"
     longer = commands(dataclasses.replace(job, again_steps=3000))
     assert ["--steps 3000" in command for command in longer if " train " in command] == [False, True, True]
     truth = commands(dataclasses.replace(job, again_steps=3000, truth_steps=5000))

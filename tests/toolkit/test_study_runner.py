@@ -137,10 +137,20 @@ def test_changed_robots_share_the_reward(tmp_path: Path, called: Callable[[], li
         results = [result for result in map(Prepared.result, prepared) if result is not None]
         trained = [line for line in called()[before:] if line.startswith("train --demos")]
         assert len(trained) == len(set(trained)) == 2
-        assert len(called()) - before == 2 * 3 + 4 * 4  # train, eval, export; again, eval, truth, eval
+        # train, eval, export for each seed; again, eval for each job; truth, eval for each, which knows no settings
+        assert len(called()) - before == 2 * 3 + 4 * 2 + (4 * 2 if settings == () else 0)
         assert [(result.failed, len(result.curve)) for result in results] == [(None, 3)] * 4
         assert len({result.commands[0] for result in results}) == 2
-    assert (tmp_path / "reach" / "cartpole-segment-s1" / "train.json").is_file()
+    assert (tmp_path / "rewards" / "cartpole-segment-s1" / "train.json").is_file()
+
+
+def test_studies_share_a_reward(tmp_path: Path, called: Callable[[], list[str]]) -> None:
+    """A new policy on the same robot needs the reward that one on a changed robot has had learned; both name it."""
+    same = dataclasses.replace(JOB, study="reoptimise", kind="reoptimise")
+    changed = dataclasses.replace(JOB, study="transfer", kind="transfer", variant="walker-long")
+    results = [run_job(prepare(job, tmp_path), stub()) for job in (changed, same)]
+    assert [line.split()[0] for line in called()] == ["train", "eval", "export", *["train", "eval"] * 3]
+    assert results[0].commands[:3] == results[1].commands[:3] and results[0].stages["eval"] == results[1].stages["eval"]
 
 
 def test_what_was_shared_and_begun_before_is_on_record(
