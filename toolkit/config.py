@@ -300,6 +300,9 @@ class TrainConfig:
             f'reward.memory {reward.memory} with generator "sac", whose replay is its memory; set it to 0',
         )
         require(reward.panel >= 0, f"reward.panel {reward.panel}; must be >= 0")
+        for name in ("memory", "panel"):
+            fits = getattr(reward, name) == 0 or self.objective in ADVERSARIAL
+            require(fits, f"reward.{name} with objective {self.objective!r}; it goes with {', '.join(ADVERSARIAL)}")
         for name in ("updates", "batch_steps"):
             at_least_1(f"reward.{name}", getattr(reward, name))
         for name in ("num_envs", "horizon", "epochs", "minibatches"):

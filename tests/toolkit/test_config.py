@@ -56,6 +56,14 @@ def test_a_second_memory_is_refused():
         with_settings(TrainConfig(), ["generator=sac", "reward.memory=0.5"])
 
 
+@pytest.mark.parametrize("objective", ["bc", "constant", "reward", "task-reward", "offline"])
+@pytest.mark.parametrize("setting", ["reward.memory=0.5", "reward.panel=4"])
+def test_what_needs_a_reward_that_is_learned_over_a_run_is_refused_without_one(objective: str, setting: str):
+    """It would have no effect, and nobody would be told."""
+    with pytest.raises(ConfigError, match=f"with objective '{objective}'; it goes with gan-gcl"):
+        with_settings(TrainConfig(), [f"objective={objective}", setting])
+
+
 def test_defaults_are_immutable():
     """No run can change another's defaults."""
     with pytest.raises(AttributeError):
