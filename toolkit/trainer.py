@@ -121,7 +121,7 @@ class Trainer:
         self.reward = build_reward_network(spec, config.reward).to(self.device)
         self.policy_learner = self._policy_learner()
         self.task_reward = task_reward
-        self.from_demos = bool(episodes)
+        self.from_demos, self.continues = bool(episodes), False  # the latter: with the policy of another run
         judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
         self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha)
         self.demos: SegmentSampler | None = None
@@ -196,6 +196,7 @@ class Trainer:
             self.policy.load_state_dict(state["policy"])
             if self.value is not None and state["value"] is not None:
                 self.value.load_state_dict(state["value"])
+            self.continues = True
         except (RuntimeError, KeyError) as error:
             raise TrainingError(
                 f"--start: a policy of {checkpoint.spec.name} with hidden layers {checkpoint.config.policy.hidden}; "
@@ -240,11 +241,15 @@ class Trainer:
         remembered = self.policy_learner.remember(rollout)
         metrics = self.judge.update(remembered, self.policy_learner.scorer, self.generator, progress)
         judged = time.perf_counter()
-        wait = isinstance(self.judge, RewardLearner) and self.judge.rounds <= self.config.acting.head_start
+        if isinstance(self.judge, RewardLearner):
+            wait = self.judge.rounds <= self.config.acting.head_start
+        else:  # a value that does not know this reward yet would soon spoil a policy that is good already
+            wait = self.continues and self.iteration < self.config.acting.head_start
         metrics |= self.policy_learner.update(rollout, self.judge.label, self.generator, progress, value_only=wait)
-        if not self.from_demos:
+        if not (self.from_demos or self.continues):
             # Last, so that every log q of this iteration was computed with one and the same policy. With demos the
-            # normaliser stays as they set it: that is where the policy is headed, and a cloned policy must not drift.
+            # normaliser stays as they set it, for that is where the policy is headed; and a policy that acts already
+            # would be another one under another normaliser.
             self.policy.normalizer.update(rollout.observation)
         self.iteration += 1
         if self.attempts is not None:

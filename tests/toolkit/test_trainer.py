@@ -208,6 +208,28 @@ def test_sac_serves_every_objective(objective: str, settings: tuple[str, ...]):
 
 
 @pytest.mark.parametrize("generator", ["ppo", "sac"])
+def test_a_policy_of_another_run_is_the_same_until_the_value_knows_the_reward(generator: str, tmp_path: Path):
+    """Neither a gradient step nor a moving normaliser changes what it does; after that it learns."""
+    words = ["train", "--objective", "task-reward", "--robot", "cartpole", "--out", str(tmp_path / "first")]
+    words += [word for setting in SMALL for word in ("--set", setting)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    settings = [*SMALL, "objective=reward", f"generator={generator}", "ppo.head_start=2", "sac.head_start=2"]
+    run = Trainer(SPEC, with_settings(TrainConfig(), settings), [], frozen_reward=constant_reward)
+    run.start_from(checkpoints.load(tmp_path / "first"))
+    observation = torch.randn(5, SPEC.obs_dim)
+    before, std = run.policy(observation).detach(), run.policy.log_std.detach().clone()
+    for _ in range(2):
+        run.iterate()
+        assert torch.equal(run.policy(observation), before) and torch.equal(run.policy.log_std, std)
+    run.iterate()
+    assert not torch.equal(run.policy(observation), before)
+    fresh = Trainer(SPEC, with_settings(TrainConfig(), settings), [], frozen_reward=constant_reward)
+    count = float(fresh.policy.normalizer.count)
+    fresh.iterate()
+    assert float(fresh.policy.normalizer.count) > count
+
+
+@pytest.mark.parametrize("generator", ["ppo", "sac"])
 def test_head_start_leaves_the_policy_alone(generator: str):
     """While it lasts, reward and value learn and the policy does not."""
     run = trainer(None, f"generator={generator}", f"{generator}.head_start=2")
