@@ -205,6 +205,23 @@ class RobotSpec:
         """Actuator names, in the order of actions and commands."""
         return tuple(term.actuator for term in self.action)
 
+    def require_same_names(self, other: RobotSpec, what: str) -> None:
+        """Refuses what was made for this robot where `other` does not observe and act in the same terms.
+
+        Args:
+            other: The robot on which it is to be used, such as this one with longer legs.
+            what: What was made, for the message.
+
+        Raises:
+            RobotSpecError: Other observations or actions, or in another order.
+        """
+        ours, theirs = (self.observation_names, self.action_names), (other.observation_names, other.action_names)
+        if ours != theirs:
+            raise RobotSpecError(
+                f"{what} of {self.name} with {len(ours[0])} observations and {len(ours[1])} actions; "
+                f"{other.name} has {len(theirs[0])} and {len(theirs[1])}, and names and order must be the same"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready data; `spec_from_dict` is the exact inverse (but for `directory`)."""
         data = dataclasses.asdict(self)

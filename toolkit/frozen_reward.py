@@ -39,7 +39,7 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> tuple[FrozenReward, str]:
 
     checkpoint = load(path)
     require_accepted(path, checkpoint)
-    _check_robot(path, checkpoint.spec, spec)
+    checkpoint.spec.require_same_names(spec, f"{path}: a reward")
     reward = build_reward(checkpoint).requires_grad_(False)
     return reward, _sha256(path / FILE_NAME if path.is_dir() else path)
 
@@ -60,7 +60,8 @@ def _from_onnx(path: Path, spec: RobotSpec) -> FrozenReward:
         session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise FrozenRewardError(f"{path}: not an ONNX file that runs: {' '.join(str(error).split())[:200]}") from error
-    _check_robot(path, spec_from_metadata(session.get_modelmeta().custom_metadata_map, str(path)), spec)
+    learned = spec_from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    learned.require_same_names(spec, f"{path}: a reward")
     names = [node.name for node in session.get_inputs()]
     if names != ["observation", "action"]:
         raise FrozenRewardError(f"{path}: takes {names}; a reward takes ['observation', 'action']")
@@ -74,16 +75,6 @@ def _from_onnx(path: Path, spec: RobotSpec) -> FrozenReward:
         return torch.from_numpy(np.asarray(scores)).reshape(observation.shape[:-1]).to(observation.device)
 
     return reward
-
-
-def _check_robot(path: Path, learned: RobotSpec, spec: RobotSpec) -> None:
-    ours = (spec.observation_names, spec.action_names)
-    theirs = (learned.observation_names, learned.action_names)
-    if ours != theirs:
-        raise FrozenRewardError(
-            f"{path}: a reward of {learned.name} with {len(theirs[0])} observations and {len(theirs[1])} actions; "
-            f"{spec.name} has {len(ours[0])} and {len(ours[1])}, and names and order must be the same"
-        )
 
 
 def _sha256(path: Path) -> str:

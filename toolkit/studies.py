@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.study import Job, Study
+from toolkit.study import EVALUATION_EPISODES, Job, Study
 
 DEMOS = 5  # of each robot, where nothing else is said
 # Mean return that makes an expert a good one, by robot; demos under it are marked in the table
@@ -58,6 +58,8 @@ OFF_POLICY_STEPS = 200_000
 # Arguments of a `gcl` command that says how learned and true return go together over graded policies, with {run} and
 # {bundle}; its JSON has "pearson"
 CORRELATION: tuple[str, ...] = ("eval", "{run}", "--graded", "12", "--json")
+# What the policy that came with the reward does on the changed robot as it is
+UNTRAINED: tuple[str, ...] = ("eval", "{run}", "--robot", "{robot}", "-n", str(EVALUATION_EPISODES), "--json")
 # Changed robots by the robot whose demos are learned from: names or paths of robot.yaml
 VARIANTS = {
     "cheetah": ("cheetah-long", "cheetah-lame", "cheetah-weak"),
@@ -77,6 +79,10 @@ class Guide:
     """Control steps of the new policy."""
     again_settings: tuple[str, ...]
     """Of the new policy."""
+    again_options: tuple[str, ...] = ()
+    """Further arguments of `gcl train` for the new policy."""
+    reward: str | None = None
+    """Name of the guide that has the same reward; None for its own."""
 
 
 # It must have turned down whatever a new policy may try, and remember it: the policy begins anew twice, a share of its
@@ -93,6 +99,8 @@ AGAIN = {
     "cheetah": (4_000_000, ("reward.alpha=0.1",)),
     "walker": (500_000, ("generator=sac", "reward.alpha=0.05")),
 }
+# On a changed robot there is a policy to begin with, the one that the reward was learned with
+CONTINUED = (2_000_000, ("reward.alpha=0.1",), ("--start", "{run}"))
 
 
 def guides(robot: str) -> dict[str, Guide]:
@@ -107,12 +115,13 @@ def guides(robot: str) -> dict[str, Guide]:
     torso = (*STRICTEST, "reward.inputs=state", TORSO[robot])
     return {
         "torso strictest": Guide(torso, 9_000_000, *AGAIN[robot]),
+        "torso strictest, continued": Guide(torso, 9_000_000, *CONTINUED, reward="torso strictest"),
         "strictest": Guide(STRICTEST, 9_000_000, *AGAIN[robot]),
     }
 
 
 REOPTIMISED = ("torso strictest", "strictest")
-TRANSFERRED = ("torso strictest",)
+TRANSFERRED = ("torso strictest, continued", "torso strictest")
 TRUTH_STEPS = 4_000_000  # of the policy that a new one on a changed robot is measured against
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
@@ -199,7 +208,7 @@ def _transfer(seeds: Sequence[int]) -> Study:
         for robot, variant in zip(VARIANTS, changed, strict=True)
         for seed in seeds
     ]
-    how = {"kind": "transfer", "at_least": 0.8, "truth_steps": TRUTH_STEPS}
+    how = {"kind": "transfer", "at_least": 0.8, "truth_steps": TRUTH_STEPS, "measure_too": UNTRAINED}
     jobs = [
         _guided("transfer", robot, name, seed, variant=variant, **how)
         for name in TRANSFERRED
@@ -212,7 +221,7 @@ def _transfer(seeds: Sequence[int]) -> Study:
 def _guided(study: str, robot: str, name: str, seed: int, **more: Any) -> Job:
     """A job whose reward is learned as the guide of that name is."""
     guide = guides(robot)[name]
-    new = {"again_steps": guide.again_steps, "again_settings": guide.again_settings}
+    new = {name: getattr(guide, name) for name in ("again_steps", "again_settings", "again_options", "reward")}
     return _job(study, robot, name, seed, guide.settings, steps=guide.steps, **new, **more)
 
 

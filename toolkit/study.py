@@ -44,6 +44,10 @@ class Job:
     """Of the policy that is trained from nothing on the learned reward; None for `settings`."""
     again_steps: int | None = None
     """Control steps of that policy; None for `steps`."""
+    again_options: tuple[str, ...] = ()
+    """Further arguments of `gcl train` for that policy; {run} stands for the run that learned the reward."""
+    reward: str | None = None
+    """Names the reward it is trained on, which jobs of other names may share; None for `name`."""
     truth_steps: int | None = None
     """Control steps of the policy that is trained on a changed robot's true reward; None for `again_steps`."""
     seconds: float | None = None
@@ -63,7 +67,8 @@ class Job:
     correlation_at_least: float | None = None
     """What the correlation of learned and true return should reach on every seed; None where nothing is demanded."""
     measure_too: tuple[str, ...] = ()
-    """Arguments of one more `gcl` command whose JSON is kept; {run} and {bundle} stand for the job's own."""
+    """Arguments of one more `gcl` command whose JSON is kept; {run} and {bundle} stand for the job's own, {robot} for
+    the changed robot."""
 
     def __post_init__(self) -> None:
         """Refuses what no plan can be made for."""
@@ -80,7 +85,7 @@ class Job:
     @property
     def reward_folder_name(self) -> str:
         """Names the folder of a reward on which new policies are trained, be it on the same robot or a changed one."""
-        return _plain(f"{_robot_name(self.robot)} {self.name} s{self.seed}")
+        return _plain(f"{_robot_name(self.robot)} {self.reward or self.name} s{self.seed}")
 
     @property
     def shown_robot(self) -> str:
@@ -163,7 +168,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
         again, new = folder / "again", dataclasses.replace(job, steps=again_steps, settings=own)
         stages += [
             Stage("export", export, learned_in),
-            _train("again", new, folder, again, *frozen),
+            _train("again", new, folder, again, *frozen, *(word.format(run=run) for word in job.again_options)),
             _evaluate("eval-again", folder, again),
         ]
     if job.variant is not None:
@@ -174,7 +179,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
         truth = _train("truth", plain, place, place / "run", *known)
         stages += [truth, _evaluate("eval-truth", place, place / "run")]
     if job.measure_too:
-        filled = (word.format(run=run, bundle=bundle) for word in job.measure_too)
+        filled = (word.format(run=run, bundle=bundle, robot=job.variant or job.robot) for word in job.measure_too)
         stages.append(Stage("too", tuple(filled), folder))
     against = {"train": None, "reoptimise": "eval", "transfer": "eval-truth"}[job.kind]
     return Plan(tuple(stages), "eval" if job.kind == "train" else "eval-again", against)

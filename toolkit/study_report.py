@@ -243,11 +243,12 @@ def _details(job: Job, result: Result) -> str:
     """The parts of a figure that is not measured against the demos."""
     one = "the policy it was learned with" if job.kind == "reoptimise" else "a policy trained on the true reward"
     against = result.stages["eval" if job.kind == "reoptimise" else "eval-truth"]["mean"]
-    pearson = _pearson(result)
+    pearson, untrained = _pearson(result), (result.stages.get("too") or {}).get("mean")
     return (
         f"{result.mean:.0f} against {against:.0f} of {one}"
         + ("" if result.demos_mean is None else f"; demos {result.demos_mean:.0f}")
         + ("" if pearson is None else f"; Pearson {pearson:.3f}")
+        + ("" if untrained is None else f"; the policy that came with the reward, untrained there, {untrained:.0f}")
     )
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
+from robots.spec import RobotSpecError
 from toolkit.checkpoint import build_reward, load, load_for_export
 from toolkit.cli import main
 from toolkit.commands.quickstart import shipped_demos
@@ -59,7 +60,7 @@ def test_a_policy_is_trained_on_it(bundle: Path, tmp_path: Path):
 
 def test_another_robots_reward_is_refused(bundle: Path):
     """Names and order of observations and actions must be the same; a variant's are."""
-    with pytest.raises(FrozenRewardError, match="reward of cartpole with 5 observations and 1 actions; reacher has 7"):
+    with pytest.raises(RobotSpecError, match="reward of cartpole with 5 observations and 1 actions; reacher has 7"):
         load_frozen_reward(bundle, load_robot("reacher"))
     load_frozen_reward(bundle, dataclasses.replace(SPEC, name="cartpole-weak", episode_seconds=5.0))
 

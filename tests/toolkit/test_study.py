@@ -62,6 +62,11 @@ def test_transfer_happens_on_the_changed_robot() -> None:
     assert [train, export] == [commands(same)[0], commands(same)[2]]
     assert all("reward.alpha=0.1" in command for command in (train, again)) and "reward.alpha" not in truth
     assert plan(job, "c.zarr", FOLDER).against == "eval-truth"
+    more = dataclasses.replace(job, name="on", reward="segment", again_options=("--start", "{run}"))
+    words = commands(dataclasses.replace(more, measure_too=("eval", "{run}", "--robot", "{robot}")))
+    assert words[:3] == commands(job)[:3] and more.folder_name == "cheetah-to-long_leg-on-s2"
+    assert f"--robot {variant} --start o/rewards/cheetah-segment-s2/run --out o/s/f/again" in words[3]
+    assert words[7] == f"gcl eval o/rewards/cheetah-segment-s2/run --robot {variant}"
     longer = commands(dataclasses.replace(job, again_steps=3000))
     assert ["--steps 3000" in command for command in longer if " train " in command] == [False, True, True]
     truth = commands(dataclasses.replace(job, again_steps=3000, truth_steps=5000))

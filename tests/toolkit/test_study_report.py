@@ -86,6 +86,19 @@ def test_reoptimised_policies_say_what_they_are_measured_against(tmp_path: Path)
     assert expected in (tmp_path / "learning.md").read_text()
 
 
+def test_a_changed_robot_says_what_the_old_policy_does_there(tmp_path: Path) -> None:
+    """Else a figure near 1 may be the old policy's doing and not the reward's."""
+    job = dataclasses.replace(JOB, kind="transfer", variant="cheetah-weak")
+    stages = {"eval-truth": {"mean": 933.0}, "too": {"mean": 281.6}}
+    some: list[Finished] = [(job, dataclasses.replace(result(job, 0.9), mean=840.0, stages=stages))]
+    write_report(tmp_path, [(study(some), some)], "x")
+    expected = (
+        "- cheetah to cheetah-weak, segment, seed 0: 840 against 933 of a policy trained on the true reward; demos 600; "
+        "the policy that came with the reward, untrained there, 282\n"
+    )
+    assert expected in (tmp_path / "learning.md").read_text()
+
+
 @pytest.mark.parametrize(("pearson", "met"), [((0.95, 0.99), True), ((0.99, 0.94), False), ((0.99, None), False)])
 def test_a_correlation_that_is_demanded_is_demanded_of_every_seed(pearson: tuple[float | None, ...], met: bool) -> None:
     """A policy as good as the old one is not all: a reward that ranks others wrongly misses, as does one unmeasured."""

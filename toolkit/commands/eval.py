@@ -42,6 +42,7 @@ _GRADED_EPISODES = 3  # of each policy of the family
     "--demos", type=click.Path(path_type=Path),
     help="With --against: the store whose observations are compared. Default: what the run was trained on.",
 )  # fmt: skip
+@click.option("--robot", help="Measure it on this robot, a changed one, in place of its own: name or path.")
 @click.option("--variant", type=click.Choice(["float16", "int8"]), help="A smaller copy of a bundle's policy.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -52,6 +53,7 @@ def command(
     also: tuple[Path, ...],
     against: Path | None,
     demos: Path | None,
+    robot: str | None,
     variant: str | None,
     as_json: bool,
 ) -> None:
@@ -65,9 +67,10 @@ def command(
       gcl eval runs/first -n 20
       gcl eval runs/first --graded 12
       gcl eval runs/first --against first.bundle
+      gcl eval runs/first --robot walker-weak
     """
-    if graded is not None and (against, demos, variant) != (None, None, None):
-        raise click.UsageError("--graded goes with none of --against, --demos and --variant")
+    if graded is not None and (against, demos, robot, variant) != (None,) * 4:
+        raise click.UsageError("--graded goes with none of --against, --demos, --robot and --variant")
     if graded is not None:
         _show_correlation(policy, graded, also, (episodes or _GRADED_EPISODES, seed), as_json)
         return
@@ -75,6 +78,8 @@ def command(
         raise click.UsageError("--also goes with --graded")
     episodes = episodes or _EPISODES
     if against is not None:
+        if robot is not None:
+            raise click.UsageError("--against compares on the robot of both; leave --robot out")
         from toolkit.commands.eval_against import show_agreement
 
         show_agreement(policy, against, demos, (episodes, seed), variant, as_json)
@@ -82,13 +87,20 @@ def command(
     if demos is not None:
         raise click.UsageError("--demos goes with --against")
     spec, act = load_act(policy, variant)
+    if robot is not None:
+        from robots.robot_yaml import load_robot
+
+        changed = load_robot(robot)
+        spec.require_same_names(changed, f"{policy}: a policy")
+        spec = changed
     measured = measure(spec, act, episodes, seed, quiet=as_json)
     mean, std, returns = measured.mean, measured.std, measured.returns
     if as_json:
-        click.echo(json.dumps({"policy": str(policy), "task": spec.task, "mean": mean, "std": std, "returns": returns}))
+        facts = {"policy": str(policy), "robot": spec.name, "task": spec.task}
+        click.echo(json.dumps(facts | {"mean": mean, "std": std, "returns": returns}))
     else:
         click.echo(
-            f"{spec.task}: return {mean:.1f} +- {std:.1f} over {episodes} episodes,"
+            f"{spec.name}, {spec.task}: return {mean:.1f} +- {std:.1f} over {episodes} episodes,"
             f" {min(returns):.1f} to {max(returns):.1f}"
         )
 

@@ -55,3 +55,24 @@ def test_what_cannot_be_correlated_is_refused(run: Path):
     assert gcl("eval", run, "--graded", 1).exit_code == 2
     result = gcl("eval", run / "nowhere", "--graded", 2)
     assert result.exit_code == 2 and "no checkpoint there" in result.output
+
+
+def test_a_policy_is_measured_on_a_changed_robot(tmp_path: Path):
+    """By the changed robot's own body and name; a robot of other terms is refused, and so is a comparison."""
+    config = with_settings(TrainConfig(), ["policy.hidden=[8]"])
+    walker = load_robot("walker")
+    state = {
+        "trainer": {"policy": GaussianPolicy(walker.obs_dim, walker.act_dim, (8,), (-1.2, -3.0, 0.0)).state_dict()}
+    }
+    none = torch.zeros(0, walker.obs_dim), torch.zeros(0, walker.act_dim)
+    checkpoint = checkpoints.Checkpoint(walker, config, {}, *none, state | {"seconds": 0.0})
+    checkpoints.save(tmp_path / checkpoints.FILE_NAME, checkpoint)
+    own, long = (
+        json.loads(gcl("eval", tmp_path, "-n", 1, "--json", *more).stdout) for more in ((), ("--robot", "walker-long"))
+    )
+    assert (own["robot"], long["robot"]) == ("walker", "walker-long") and own["returns"] != long["returns"]
+    result = gcl("eval", tmp_path, "--robot", "cheetah")
+    assert result.exit_code == 2 and "a policy of walker with 24 observations" in result.output
+    for more in (("--graded", 2), ("--against", tmp_path)):
+        result = gcl("eval", tmp_path, "--robot", "walker-long", *more)
+        assert result.exit_code == 2 and "--robot" in result.output
