@@ -93,8 +93,8 @@ def test_a_changed_robot_says_what_the_old_policy_does_there(tmp_path: Path) -> 
     some: list[Finished] = [(job, dataclasses.replace(result(job, 0.9), mean=840.0, stages=stages))]
     write_report(tmp_path, [(study(some), some)], "x")
     expected = (
-        "- cheetah to cheetah-weak, segment, seed 0: 840 against 933 of a policy trained on the true reward; demos 600; "
-        "the policy that came with the reward, untrained there, 282\n"
+        "- cheetah to cheetah-weak, segment, seed 0: 840 against 933 of a policy trained on the true reward; demos 600"
+        "; the policy that came with the reward, untrained there, 282\n"
     )
     assert expected in (tmp_path / "learning.md").read_text()
 
