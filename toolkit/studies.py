@@ -115,13 +115,13 @@ def guides(robot: str) -> dict[str, Guide]:
     torso = (*STRICTEST, "reward.inputs=state", TORSO[robot])
     return {
         "torso strictest": Guide(torso, 9_000_000, *AGAIN[robot]),
-        "torso strictest, continued": Guide(torso, 9_000_000, *CONTINUED, reward="torso strictest"),
+        "torso strictest continued": Guide(torso, 9_000_000, *CONTINUED, reward="torso strictest"),
         "strictest": Guide(STRICTEST, 9_000_000, *AGAIN[robot]),
     }
 
 
 REOPTIMISED = ("torso strictest", "strictest")
-TRANSFERRED = ("torso strictest, continued", "torso strictest")
+TRANSFERRED = ("torso strictest continued", "torso strictest")
 TRUTH_STEPS = 4_000_000  # of the policy that a new one on a changed robot is measured against
 
 SMOKE_STEPS = {"cartpole": 1_500_000, "reacher": 2_000_000}
