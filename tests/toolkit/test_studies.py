@@ -17,6 +17,7 @@ def test_every_job_has_a_plan_and_a_folder_of_its_own() -> None:
             assert job.study == study.name
             assert load_robot(job.robot).task is not None
             assert plan(job, "x.zarr", Path("f")).stages
+            assert "," not in job.name, "--settings takes several, separated by commas"
 
 
 def test_seeds_are_multiplied_out() -> None:
@@ -32,6 +33,15 @@ def test_seeds_are_multiplied_out() -> None:
 def test_whole_episodes_are_tried_where_robots_are_trained_on_shorter_ones() -> None:
     """Else that ablation would compare a thing with itself, or leave a robot out."""
     assert {robot for robot in REACH if load_robot(robot).practice_seconds is not None} == set(PRACTISED)
+
+
+def test_a_reward_that_is_shared_is_learned_in_one_way() -> None:
+    """Jobs that name the same folder of a reward have it learned by the same command."""
+    learned: dict[Path, str] = {}
+    for study in all_studies(2).values():
+        for job in study.jobs:
+            train = plan(job, "x.zarr", Path("o") / study.name / job.folder_name).stages[0]
+            assert learned.setdefault(train.folder, train.command) == train.command
 
 
 def test_family_differs_in_the_objective_alone() -> None:
