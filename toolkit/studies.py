@@ -185,7 +185,7 @@ def _few(seeds: Sequence[int]) -> Study:
 
 def _clock(seeds: Sequence[int]) -> Study:
     often = {"threads": 2, "options": _EVALUATE_OFTEN, "at_least": 0.95}
-    on = [_job("clock", "cheetah", "2 threads, alone", seed, **often) for seed in seeds]
+    on = [_job("clock", "cheetah", "2 threads alone", seed, **often) for seed in seeds]
     sac = {"steps": OFF_POLICY_STEPS, "options": OFF_POLICY, "at_least": 0.9}
     off = [_job("clock", "cheetah", "off-policy", seed, **sac) for seed in seeds]
     target = "0.95 within 120 s of training on 2 cores; off-policy 0.9 within 200,000 steps"
