@@ -13,8 +13,7 @@ from toolkit.settings import at_least_1, build, put, require
 
 ADVERSARIAL = ("gan-gcl", "gcl", "gail", "airl")  # learn a reward from demos, and a policy against it
 FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
-GIVEN = ("reward", "task-reward")  # learn a policy from a reward that stays as it is
-OBJECTIVES = (*FROM_DEMOS, *GIVEN, "offline")
+OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward", "offline")
 GENERATORS = ("ppo", "sac")
 NEGATIVES = ("current", "mixture")
 _LEAST_SEGMENTS = 16  # of each kind per update, however long they are
@@ -235,9 +234,6 @@ class TrainConfig:
     holdout: float | None = None
     """Share of each demo kept from the learner and used to measure overfitting. None means 0.1, but nothing of
     the only recording there is: nothing else shows the beginning, or whatever would be kept."""
-    attempts: int = 1
-    """Policies tried one after another, in equal parts of the run, on a reward that is given (objectives reward and
-    task-reward); the one that earned most of it, at the end of its part, is kept."""
     checkpoint_every: int = 50
     """Iterations between checkpoints."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -264,13 +260,8 @@ class TrainConfig:
             self.generator == "ppo" or self.objective != "task-reward",
             'generator "sac" keeps no rewards, so it cannot learn objective "task-reward"; use generator "ppo"',
         )
-        require(
-            self.attempts <= 1 or self.objective in GIVEN,
-            f"attempts {self.attempts} with objective {self.objective!r}; they go with {' and '.join(GIVEN)}, whose "
-            "reward stays the same and so can compare them",
-        )
         require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
-        for name in ("total_steps", "threads", "attempts", "checkpoint_every"):
+        for name in ("total_steps", "threads", "checkpoint_every"):
             at_least_1(name, getattr(self, name))
         require(
             self.episode_steps is None or self.episode_steps >= 0,

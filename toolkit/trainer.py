@@ -16,7 +16,6 @@ from demos.episode import Episode, require_actions
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
-from toolkit.attempts import Attempts, equal_parts
 from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
@@ -138,11 +137,9 @@ class Trainer:
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
-        self.attempts = Attempts(config.attempts, self.iterations) if config.attempts > 1 else None
-        policies = config.attempts
-        if self.value is not None and isinstance(self.judge, RewardLearner):
-            policies = config.ppo.restarts + 1
-        self._restarts = set(equal_parts(policies, self.iterations)[1:-1]) - {0}
+        learns = self.value is not None and isinstance(self.judge, RewardLearner)
+        policies = config.ppo.restarts + 1 if learns else 1
+        self._restarts = {round(k * self.iterations / policies) for k in range(1, policies)} - {0}
 
     def _policy_learner(self) -> PolicyLearner | SacLearner:
         config = self.config
@@ -173,11 +170,9 @@ class Trainer:
         fresh = build_policy_network(self.spec.obs_dim, self.spec.act_dim, self.config.policy)
         fresh.normalizer.load_state_dict(self.policy.normalizer.state_dict())
         self.policy.load_state_dict(fresh.state_dict())
-        if self.value is not None and isinstance(self.policy_learner, PolicyLearner):
-            self.value.load_state_dict(ValueNetwork(self.spec.obs_dim, self.config.policy.hidden).state_dict())
-            self.policy_learner.begin_anew()
-        else:
-            self.policy_learner = self._policy_learner()  # its critics and its experience are of another policy
+        assert self.value is not None and isinstance(self.policy_learner, PolicyLearner)
+        self.value.load_state_dict(ValueNetwork(self.spec.obs_dim, self.config.policy.hidden).state_dict())
+        self.policy_learner.begin_anew()
 
     def start_from(self, checkpoint: Checkpoint) -> str:
         """Takes policy and value from another run, in place of fresh or cloned ones; SAC has and leaves no value.
@@ -252,8 +247,6 @@ class Trainer:
             # would be another one under another normaliser.
             self.policy.normalizer.update(rollout.observation)
         self.iteration += 1
-        if self.attempts is not None:
-            self.attempts.judge(self.iteration, metrics["reward/policy"], self.policy)
         finished = time.perf_counter()
         return metrics | {
             "quarantined": float(rollout.quarantined.float().mean()),
@@ -271,7 +264,6 @@ class Trainer:
             "reward": self.reward.state_dict(),
             "policy_learner": self.policy_learner.state_dict(),
             "judge": self.judge.state_dict(),
-            "attempts": None if self.attempts is None else self.attempts.state_dict(),
             "torch_generator": self.generator.get_state(),
             "numpy_generator": self.rng.bit_generator.state,
             "observation": torch.from_numpy(self.collector.observation.copy()),
@@ -289,8 +281,6 @@ class Trainer:
         self.reward.load_state_dict(state["reward"])
         self.policy_learner.load_state_dict(state["policy_learner"])
         self.judge.load_state_dict(state["judge"], self.policy)
-        if self.attempts is not None:
-            self.attempts.load_state_dict(state["attempts"])
         self.generator.set_state(state["torch_generator"])
         self.rng.bit_generator.state = state["numpy_generator"]
         self.sim.load_state_dict({k: v.numpy() if isinstance(v, Tensor) else v for k, v in state["sim"].items()})

@@ -281,43 +281,6 @@ def test_a_policy_goes_on_where_nothing_is_gained_by_beginning_anew():
         assert float(run.policy.log_std_raw.detach().max()) < -1.9  # fresh ones are at -0.5
 
 
-@pytest.mark.parametrize("generator", ["ppo", "sac"])
-def test_attempts_begin_anew_and_the_best_remains(tmp_path: Path, generator: str):
-    """Policy, value, critics and experience are new; normaliser and simulator go on. A resumed run is the same run."""
-    settings = [*SMALL, f"generator={generator}", "attempts=5", "ppo.head_start=0", "sac.head_start=0"]
-    config = with_settings(TrainConfig(objective="reward"), settings)
-
-    def reward(observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return action.mean(-1)
-
-    def begun() -> Trainer:
-        return Trainer(SPEC, config, [], frozen_reward=reward)
-
-    run, policies, normalisers, experience = begun(), [], [], []
-    for iteration in range(5):
-        if iteration == 2:
-            Run(tmp_path, run, {}, []).save()
-        run.iterate()
-        policies.append(torch.cat([x.detach().flatten().clone() for x in run.policy.mean_net.parameters()]))
-        normalisers.append(float(run.policy.normalizer.count))
-        if isinstance(run.policy_learner, SacLearner):
-            experience.append(run.policy_learner.replay.size)
-    assert run.attempts is not None and len(run.attempts.earned) == 5
-    assert experience == ([] if generator == "ppo" else [16] * 5)
-    best = max(range(5), key=run.attempts.earned.__getitem__)
-    remaining = torch.cat([x.detach().flatten() for x in run.policy.mean_net.parameters()])
-    assert torch.equal(remaining, policies[best])
-    assert all(float((one - other).abs().max()) > 0.1 for one, other in zip(policies[:3], policies[1:4], strict=True))
-    assert normalisers[:4] == [128.0 * (k + 1) for k in range(4)]
-    again = begun()
-    resumed = Run(tmp_path, again, {}, [])
-    resumed.resume()
-    for _ in range(3):
-        again.iterate()
-    assert again.attempts is not None and again.attempts.earned == run.attempts.earned
-    assert torch.equal(numbers(again), numbers(run))
-
-
 def test_held_out_steps_are_never_learned_from():
     """Stretches held out and learned from make up the demos, and share no step."""
     demos = episodes(3)

@@ -40,8 +40,6 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     config = config_from_options(options)
     if config.objective == "offline":
         raise TrainingError("objective 'offline' without --offline")
-    if config.attempts > 1 and options["seconds"] is not None:
-        raise TrainingError("--seconds with attempts, which share the run's steps in equal parts: give --steps")
     if (config.objective == "reward") != (options["reward_file"] is not None):
         raise TrainingError("--objective reward needs --reward, and no other objective takes one")
     if config.objective in FROM_DEMOS:

@@ -116,9 +116,6 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
 def _show_end(run: Run[Trainer]) -> None:
     ended = "stopped and saved" if run.interrupted else "done"
     click.echo(f"{ended}: {run.folder} ({run.trainer.steps:,} steps in {run.seconds:.0f} s)")
-    if run.trainer.attempts is not None:
-        earned = ", ".join(f"{reward:.3f}" for reward in run.trainer.attempts.earned)
-        click.echo(f"reward of a step, of each attempt; the best is kept: {earned}")
 
 
 def train_with_progress(

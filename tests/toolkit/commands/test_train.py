@@ -75,14 +75,3 @@ def test_seconds_end_a_run_as_if_its_steps_were_done(tmp_path: Path):
     report = json.loads(result.stdout)
     assert 0.2 <= report["seconds"] < 2.0 and not report["interrupted"]
     assert report["return"] is not None and checkpoint.load(tmp_path / "run")
-
-
-def test_of_several_attempts_it_says_what_each_earned(tmp_path: Path):
-    """The best is what is measured; parts of a run go by steps, so that seconds are refused."""
-    arguments = [word for word in EXPERT if word != "--json"] + ["--set", "attempts=2", "--eval-every", "0"]
-    result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "run"), "--steps", "512"])
-    assert result.exit_code == 0, result.output
-    told = result.stdout.splitlines()[-1]
-    assert told.startswith("reward of a step, of each attempt; the best is kept: ") and told.count(", ") == 2
-    refused = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "other"), "--seconds", "1"])
-    assert refused.exit_code == 2 and "--seconds with attempts" in refused.stderr
