@@ -1,9 +1,9 @@
 """StrictestReward: of all that a reward was while it was learned, what is said by the one that finds most fault.
 
 The reward and the policy play a game, and the newest reward answers the newest policy: of what earlier policies did
-wrong it says little, since nobody does it any more. A new policy finds that out. Of several rewards that were learned
-from the same judgements it cannot please one by deceiving it where another looks on (worst-case optimisation over an
-ensemble: Coste et al. 2023, arXiv 2310.02743). Their mean is too kind: it forgives what few of them object to.
+wrong it says little, since nobody does it any more. A new policy finds that out. Where all answers judge it and the
+worst counts, it cannot please one by what another objects to (worst-case optimisation over an ensemble of rewards:
+Coste et al. 2023, arXiv 2310.02743). Their mean is too kind: it forgives what few of them object to.
 """
 
 from __future__ import annotations
