@@ -100,7 +100,10 @@ AGAIN = {
     "walker": (500_000, ("generator=sac", "reward.alpha=0.05")),
 }
 # On a changed robot there is a policy to begin with, the one that the reward was learned with
-CONTINUED = (2_000_000, ("reward.alpha=0.1",), ("--start", "{run}"))
+CONTINUED = {
+    "cheetah": (4_000_000, ("reward.alpha=0.1",), ("--start", "{run}")),
+    "walker": (2_000_000, ("reward.alpha=0.1",), ("--start", "{run}")),
+}
 
 
 def guides(robot: str) -> dict[str, Guide]:
@@ -115,7 +118,7 @@ def guides(robot: str) -> dict[str, Guide]:
     torso = (*STRICTEST, "reward.inputs=state", TORSO[robot])
     return {
         "torso strictest": Guide(torso, 9_000_000, *AGAIN[robot]),
-        "torso strictest continued": Guide(torso, 9_000_000, *CONTINUED, reward="torso strictest"),
+        "torso strictest continued": Guide(torso, 9_000_000, *CONTINUED[robot], reward="torso strictest"),
         "strictest": Guide(STRICTEST, 9_000_000, *AGAIN[robot]),
     }
 
