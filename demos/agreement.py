@@ -101,9 +101,8 @@ def weights_from_distances(distance: np.ndarray) -> np.ndarray:
         return np.ones(len(distance))
     core, away = _core(distance), away_from_majority(distance)
     spread = max(float(distance[np.ix_(core, core)].max()), _NOISE_FLOOR)
-    slack = _SLACK + _SMALL_CORE_SLACK / (len(core) * (len(core) - 1) // 2)
-    ratio = np.divide(slack * spread, away, out=np.full(len(away), np.inf), where=away > 0.0)
-    return np.clip(np.minimum(ratio, 1.0) ** 2, LEAST_WEIGHT, 1.0)
+    reach = spread * (_SLACK + _SMALL_CORE_SLACK / (len(core) * (len(core) - 1) // 2))  # k s
+    return np.maximum((reach / np.maximum(away, reach)) ** 2, LEAST_WEIGHT)
 
 
 def away_from_majority(distance: np.ndarray) -> np.ndarray:
