@@ -7,28 +7,34 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from robots.model import compile_model
 from robots.robot_yaml import load_robot
 from toolkit import cli
+from toolkit.config import TrainConfig, config_from_dict, with_settings
+from toolkit.studies import guides
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHANGED_ROBOT = (ROOT / "docs" / "changed-robot.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = README) -> list[str]:
     """Fenced code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def named_code() -> list[tuple[str, str]]:
     """(file, dotted name or "") of each `folder/file.ext` and `folder/file.py::Name` in the text."""
-    return re.findall(r"`((?:robots|demos|toolkit|export|tests)/(?:\w+/)*\w+\.(?:py|yaml))(?:::([\w.]+))?`", README)
+    return re.findall(
+        r"`((?:robots|demos|toolkit|export|tests)/(?:\w+/)*\w+\.(?:py|yaml))(?:::([\w.]+))?`", README + CHANGED_ROBOT
+    )
 
 
 def gcl_lines() -> list[str]:
     """Each `gcl ...` command of the code blocks, without its comment."""
-    lines = (line for block in blocks("sh") for line in block.splitlines())
+    lines = (line for text in (README, CHANGED_ROBOT) for block in blocks("sh", text) for line in block.splitlines())
     return [line.split("  #")[0].strip() for line in lines if line.startswith("gcl ")]
 
 
@@ -106,6 +112,16 @@ def test_own_robot_works(tmp_path: Path) -> None:
     model = compile_model(spec)
     assert model.nu == spec.act_dim == 2
     assert spec.obs_dim == 7
+
+
+def test_the_reward_for_a_changed_robot_is_learned_as_it_was_measured() -> None:
+    """docs/guide.yaml and the page's command have the settings of the study behind its figures, and no others."""
+    guide = guides("walker")["torso strictest"]
+    measured = with_settings(TrainConfig(total_steps=guide.steps), list(guide.settings))
+    words = shlex.split(next(line for line in gcl_lines() if "--config docs/guide.yaml" in line))
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    shipped = config_from_dict(yaml.safe_load((ROOT / "docs" / "guide.yaml").read_text(encoding="utf-8")))
+    assert with_settings(shipped, settings) == measured
 
 
 def test_figures_are_filled_in() -> None:
