@@ -20,8 +20,8 @@ from toolkit.strictest_reward import Snapshot, StrictestReward
 
 FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.pt"
-# Settings of earlier runs that there are no more, by group and name: the value that had no effect
-_WITHDRAWN = {("", "attempts"): 1, ("reward", "average"): 0}
+# Settings of earlier runs that there are no more, and the value that had no effect
+_WITHDRAWN = {"attempts": 1, "reward.average": 0}
 
 
 class CheckpointError(ToolkitError):
@@ -113,11 +113,10 @@ def load(path: str | Path) -> Checkpoint:
 def _without_withdrawn(config: dict[str, Any], file: Path) -> dict[str, Any]:
     """The settings of a run without those that there are no more, none of which may have had an effect on it."""
     kept = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items()}
-    for (group, name), without_effect in _WITHDRAWN.items():
-        settings = kept[group] if group else kept
-        value = settings.pop(name, without_effect)
+    for dotted, without_effect in _WITHDRAWN.items():
+        group, _, name = dotted.rpartition(".")
+        value = (kept[group] if group else kept).pop(name, without_effect)
         if value != without_effect:
-            dotted = f"{group}.{name}" if group else name
             raise CheckpointError(
                 f"{file}: learned with {dotted}={value}, a setting this gcl has no more; train it anew"
             )

@@ -94,16 +94,15 @@ TORSO = {
     "cheetah": "reward.observe=[position_z, position/rooty, velocity_xz, velocity/rooty]",
     "walker": f"reward.observe=[height, {_UPRIGHT}, velocity_zx, velocity/rooty]",
 }
+LEARNING_STEPS = 9_000_000  # control steps of learning the reward
 # Control steps and settings of a new policy. A walker gets up in far fewer steps by SAC than by PPO
 AGAIN = {
     "cheetah": (4_000_000, ("reward.alpha=0.1",)),
     "walker": (500_000, ("generator=sac", "reward.alpha=0.05")),
 }
 # On a changed robot there is a policy to begin with, the one that the reward was learned with
-CONTINUED = {
-    "cheetah": (4_000_000, ("reward.alpha=0.1",), ("--start", "{run}")),
-    "walker": (2_000_000, ("reward.alpha=0.1",), ("--start", "{run}")),
-}
+CONTINUED_STEPS = {"cheetah": 4_000_000, "walker": 2_000_000}
+CONTINUED = (("reward.alpha=0.1",), ("--start", "{run}"))
 
 
 def guides(robot: str) -> dict[str, Guide]:
@@ -117,9 +116,11 @@ def guides(robot: str) -> dict[str, Guide]:
     """
     torso = (*STRICTEST, "reward.inputs=state", TORSO[robot])
     return {
-        "torso strictest": Guide(torso, 9_000_000, *AGAIN[robot]),
-        "torso strictest continued": Guide(torso, 9_000_000, *CONTINUED[robot], reward="torso strictest"),
-        "strictest": Guide(STRICTEST, 9_000_000, *AGAIN[robot]),
+        "torso strictest": Guide(torso, LEARNING_STEPS, *AGAIN[robot]),
+        "torso strictest continued": Guide(
+            torso, LEARNING_STEPS, CONTINUED_STEPS[robot], *CONTINUED, reward="torso strictest"
+        ),
+        "strictest": Guide(STRICTEST, LEARNING_STEPS, *AGAIN[robot]),
     }
 
 

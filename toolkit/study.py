@@ -155,6 +155,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
         The plan.
     """
     out = folder.parent.parent
+    robot = job.variant or job.robot  # on which the new policy acts
     # What more than one job asks for is made once, whichever study they belong to
     learned_in = folder if job.kind == "train" else out / REWARDS / job.reward_folder_name
     run, bundle = learned_in / "run", learned_in / f"{_robot_name(job.robot)}.bundle"
@@ -163,7 +164,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     stages = [_train("train", job, learned_in, run, *learned, *job.options), _evaluate("eval", learned_in, run)]
     if job.kind in ("reoptimise", "transfer"):
         export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
-        frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", job.variant or job.robot]
+        frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", robot]
         own = job.settings if job.again_settings is None else job.again_settings
         again, new = folder / "again", dataclasses.replace(job, steps=again_steps, settings=own)
         stages += [
@@ -179,7 +180,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
         truth = _train("truth", plain, place, place / "run", *known)
         stages += [truth, _evaluate("eval-truth", place, place / "run")]
     if job.measure_too:
-        filled = (word.format(run=run, bundle=bundle, robot=job.variant or job.robot) for word in job.measure_too)
+        filled = (word.format(run=run, bundle=bundle, robot=robot) for word in job.measure_too)
         stages.append(Stage("too", tuple(filled), folder))
     against = {"train": None, "reoptimise": "eval", "transfer": "eval-truth"}[job.kind]
     return Plan(tuple(stages), "eval" if job.kind == "train" else "eval-again", against)

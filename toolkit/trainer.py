@@ -120,7 +120,8 @@ class Trainer:
         self.reward = build_reward_network(spec, config.reward).to(self.device)
         self.policy_learner = self._policy_learner()
         self.task_reward = task_reward
-        self.from_demos, self.continues = bool(episodes), False  # the latter: with the policy of another run
+        self.from_demos = bool(episodes)
+        self.continues = False  # with the policy of another run
         judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
         self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha)
         self.demos: SegmentSampler | None = None
@@ -191,12 +192,12 @@ class Trainer:
             self.policy.load_state_dict(state["policy"])
             if self.value is not None and state["value"] is not None:
                 self.value.load_state_dict(state["value"])
-            self.continues = True
         except (RuntimeError, KeyError) as error:
             raise TrainingError(
                 f"--start: a policy of {checkpoint.spec.name} with hidden layers {checkpoint.config.policy.hidden}; "
                 f"this run trains {self.spec.name} with {self.config.policy.hidden}, and they must fit"
             ) from error
+        self.continues = True
         return checkpoint.spec.sha256
 
     @property

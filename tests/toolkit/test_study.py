@@ -8,8 +8,6 @@ import pytest
 from toolkit.study import Job, StudyError, plan
 
 JOB = Job("reach", "segment", "cheetah", "cheetah", 5, ("reward.alpha=0.1",), 2, 1000)
-
-
 FOLDER = Path("o/s/f")
 
 
