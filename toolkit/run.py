@@ -100,23 +100,12 @@ class Run(Generic[AnyLearner]):
 
         Raises:
             CheckpointError: None there, or damaged.
-            TrainingError: It belongs to other settings, another robot or other demos.
+            TrainingError: It belongs to other settings, another robot, other demos or another reward, or only one of
+                the two began with another run's policy.
         """
         saved = checkpoints.load(self.folder)
-        ours = {
-            "robot": self.trainer.spec.sha256,
-            "demos": self.demos.get("chain_sha256"),
-            "count": self.demos.get("used"),
-            "background": self.demos.get("background", {}).get("chain_sha256"),
-            **_flat(self.trainer.config),
-        }
-        theirs = {
-            "robot": saved.spec.sha256,
-            "demos": saved.demos.get("chain_sha256"),
-            "count": saved.demos.get("used"),
-            "background": saved.demos.get("background", {}).get("chain_sha256"),
-            **_flat(saved.config),
-        }
+        ours = _identity(self.trainer.spec, self.demos, self.trainer.config)
+        theirs = _identity(saved.spec, saved.demos, saved.config)
         # A longer run of the same settings is the one change that makes sense.
         differ = [key for key in ours if ours[key] != theirs[key] and key != "total_steps"]
         if differ:
@@ -243,6 +232,19 @@ def _write_evaluations(folder: Path, rows: list[dict[str, float]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     partial.replace(folder / "evaluations.csv")
+
+
+def _identity(spec: RobotSpec, demos: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """What has to be the same for a run to go on."""
+    return {
+        "robot": spec.sha256,
+        "demos": demos.get("chain_sha256"),
+        "count": demos.get("used"),
+        "background": demos.get("background", {}).get("chain_sha256"),
+        "reward": demos.get("reward_sha256"),
+        "start": demos.get("start"),
+        **_flat(config),
+    }
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

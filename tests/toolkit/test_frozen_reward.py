@@ -58,6 +58,32 @@ def test_a_policy_is_trained_on_it(bundle: Path, tmp_path: Path):
     assert load(tmp_path / "again").demos["reward_sha256"] == load_frozen_reward(bundle, SPEC)[1]
 
 
+def test_a_run_goes_on_with_the_reward_and_the_start_it_began_with(bundle: Path, tmp_path: Path):
+    """A policy of another run whose normaliser begins to move is spoiled, and a reward that changes is no goal."""
+    onnx, run = bundle / "reward.onnx", bundle.parent / "run"
+    short = [
+        "--objective",
+        "reward",
+        "--robot",
+        "cartpole",
+        "--eval-every",
+        0,
+        "--out",
+        tmp_path / "again",
+        *settings(),
+    ]
+    begun = ["train", *short, "--reward", onnx, "--start", run]
+    assert gcl(*begun, "--steps", 256) == 0
+    for wrong, said in (
+        (["--reward", onnx], "start: was "),
+        (["--reward", run, "--start", run], "reward: was "),
+    ):
+        words = ["train", *short, *wrong, "--steps", 512, "--resume"]
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == 2 and "cannot resume" in result.output and said in result.output
+    assert gcl(*begun, "--steps", 512, "--resume") == 0
+
+
 def test_another_robots_reward_is_refused(bundle: Path):
     """Names and order of observations and actions must be the same; a variant's are."""
     with pytest.raises(RobotSpecError, match="reward of cartpole with 5 observations and 1 actions; reacher has 7"):
