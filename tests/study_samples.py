@@ -29,6 +29,16 @@ def finished(*ratios: float | None, robot: str = "cheetah", mean: float = 600.0)
     return [(job, result(job, ratio, mean)) for job, ratio in zip(jobs, ratios, strict=True)]
 
 
+def moved(name: str, *ratios: float | None, untrained: float = 150.0) -> list[Finished]:
+    """Seeds 0, 1, ... of a setting of that name on a changed robot, where a policy on the true reward earns 500."""
+    stages = {"too": {"mean": untrained}, "eval-truth": {"mean": 500.0}}
+    made = []
+    for seed, ratio in enumerate(ratios):
+        job = dataclasses.replace(JOB, name=name, kind="transfer", variant="cheetah-lame", seed=seed, at_least=0.8)
+        made.append((job, dataclasses.replace(result(job, ratio, 600.0), stages=stages if ratio else {})))
+    return made
+
+
 def study(some: Sequence[Finished], **more: Any) -> Study:
     """The study they are of."""
     return dataclasses.replace(Study("reach", "m", "t", tuple(job for job, _ in some), no_seed_under=0.9), **more)

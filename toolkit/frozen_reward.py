@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,18 @@ class FrozenRewardError(ToolkitError):
     """A reward that cannot be used for this robot."""
 
 
-def load_frozen_reward(path: Path, spec: RobotSpec) -> tuple[FrozenReward, str]:
+@dataclass(frozen=True)
+class LearnedReward:
+    """A frozen reward, and what a policy that learns from it has to know of its making."""
+
+    score: FrozenReward
+    alpha: float | None
+    """Temperature it was learned at: to it the demos are a policy that maximises E[r] + alpha H; None if not known."""
+    sha256: str
+    """Of the file it came from."""
+
+
+def load_frozen_reward(path: Path, spec: RobotSpec) -> LearnedReward:
     """Loads a learned reward.
 
     Args:
@@ -26,7 +40,7 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> tuple[FrozenReward, str]:
             otherwise be another one: that is what a transfer asks.
 
     Returns:
-        The reward, and the SHA-256 of the file it came from.
+        The reward.
 
     Raises:
         ToolkitError: Nothing usable there, or a reward of other sizes or of other observations.
@@ -34,20 +48,21 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> tuple[FrozenReward, str]:
     if path.suffix == ".bundle" or (path / "bundle.json").is_file():
         path = path / "reward.onnx"
     if path.suffix == ".onnx":
-        return _from_onnx(path, spec), _sha256(path)
+        return _from_onnx(path, spec)
     from toolkit.checkpoint import FILE_NAME, build_reward, load, require_accepted
 
     checkpoint = load(path)
     require_accepted(path, checkpoint)
     checkpoint.spec.require_same_names(spec, f"{path}: a reward")
     reward = build_reward(checkpoint).requires_grad_(False)
-    return reward, _sha256(path / FILE_NAME if path.is_dir() else path)
+    file = path / FILE_NAME if path.is_dir() else path
+    return LearnedReward(reward, checkpoint.config.reward.alpha, _sha256(file.read_bytes()))
 
 
-def _from_onnx(path: Path, spec: RobotSpec) -> FrozenReward:
+def _from_onnx(path: Path, spec: RobotSpec) -> LearnedReward:
     import onnxruntime
 
-    from export.metadata import spec_from_metadata
+    from export.metadata import contract_from_metadata, spec_of
     from export.onnx_guard import check_onnx
 
     if not path.is_file():
@@ -60,8 +75,8 @@ def _from_onnx(path: Path, spec: RobotSpec) -> FrozenReward:
         session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise FrozenRewardError(f"{path}: not an ONNX file that runs: {' '.join(str(error).split())[:200]}") from error
-    learned = spec_from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
-    learned.require_same_names(spec, f"{path}: a reward")
+    contract = contract_from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    spec_of(contract, str(path)).require_same_names(spec, f"{path}: a reward")
     names = [node.name for node in session.get_inputs()]
     if names != ["observation", "action"]:
         raise FrozenRewardError(f"{path}: takes {names}; a reward takes ['observation', 'action']")
@@ -74,8 +89,16 @@ def _from_onnx(path: Path, spec: RobotSpec) -> FrozenReward:
         (scores,) = session.run(None, feeds)
         return torch.from_numpy(np.asarray(scores)).reshape(observation.shape[:-1]).to(observation.device)
 
-    return reward
+    return LearnedReward(reward, _alpha(contract), _sha256(raw))
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _alpha(contract: Mapping[str, Any]) -> float | None:
+    """Of the settings in the file; they may be another program's, which says nothing of it."""
+    settings = contract.get("settings")
+    reward = settings.get("reward") if isinstance(settings, dict) else None
+    alpha = reward.get("alpha") if isinstance(reward, dict) else None
+    return alpha if isinstance(alpha, float) else None
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

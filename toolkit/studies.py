@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from toolkit.guide import GUIDE, GUIDE_STEPS
 from toolkit.study import EVALUATION_EPISODES, Job, Study
 
 DEMOS = 5  # of each robot, where nothing else is said
@@ -85,16 +86,12 @@ class Guide:
     """Name of the guide that has the same reward; None for its own."""
 
 
-# It must have turned down whatever a new policy may try, and remember it: the policy begins anew twice, a share of its
-# segments comes from all the run's policies so far, and the strictest of 16 rewards of the run is what is frozen
-STRICTEST = (*SCRATCH, "reward.memory=0.65", "ppo.restarts=2", "reward.alpha=0.1", "reward.panel=16")
 # What the torso does in the world, and not how the joints do it: else a changed robot is held to the expert's postures
 _UPRIGHT = '"orientations/torso_x[0]", "orientations/torso_z[0]"'
 TORSO = {
     "cheetah": "reward.observe=[position_z, position/rooty, velocity_xz, velocity/rooty]",
     "walker": f"reward.observe=[height, {_UPRIGHT}, velocity_zx, velocity/rooty]",
 }
-LEARNING_STEPS = 9_000_000  # control steps of learning the reward
 # Control steps and settings of a new policy. A walker gets up in far fewer steps by SAC than by PPO
 AGAIN = {
     "cheetah": (4_000_000, ("reward.alpha=0.1",)),
@@ -114,13 +111,13 @@ def guides(robot: str) -> dict[str, Guide]:
     Returns:
         The guides.
     """
-    torso = (*STRICTEST, "reward.inputs=state", TORSO[robot])
+    torso = (*GUIDE, TORSO[robot])
     return {
-        "torso strictest": Guide(torso, LEARNING_STEPS, *AGAIN[robot]),
+        "torso strictest": Guide(torso, GUIDE_STEPS, *AGAIN[robot]),
         "torso strictest continued": Guide(
-            torso, LEARNING_STEPS, CONTINUED_STEPS[robot], *CONTINUED, reward="torso strictest"
+            torso, GUIDE_STEPS, CONTINUED_STEPS[robot], *CONTINUED, reward="torso strictest"
         ),
-        "strictest": Guide(STRICTEST, LEARNING_STEPS, *AGAIN[robot]),
+        "strictest": Guide(GUIDE, GUIDE_STEPS, *AGAIN[robot]),
     }
 
 

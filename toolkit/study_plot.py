@@ -1,15 +1,17 @@
-"""Pictures of studies: learning curves of every seed by robot, and settings side by side as bars."""
+"""Pictures of studies: learning curves of every seed by robot; settings, and policies on changed robots, as bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.study import Study
-from toolkit.study_report import Finished, Row, rows
+from toolkit.study_report import Finished, Row, rows, untrained_rows
 from toolkit.study_result import Result
 
+UNTRAINED = "the old policy as it is"
 SIDE_BY_SIDE = ("family", "ablation", "scratch")  # compared by their ends, not by their curves
 _MOST_RATIO = 1.2  # above it a curve is cut off: what matters is near 1
 
@@ -57,30 +59,48 @@ def plot_bars(path: Path, studies: Sequence[tuple[Study, Sequence[Finished]]]) -
     Returns:
         `path`, or None if no such study has a result.
     """
-    shown: list[tuple[str, list[Row]]] = []
+    shown = [
+        (f"{study.name}: {study.meaning}", [Bar(row.name, row.robot, row) for row in _filled(study, finished)])
+        for study, finished in studies
+        if study.name in SIDE_BY_SIDE
+    ]
+    return _draw_bars(path, [(title, bars) for title, bars in shown if bars], "return / demos' mean return", ())
+
+
+def plot_transfer(path: Path, studies: Sequence[tuple[Study, Sequence[Finished]]]) -> Path | None:
+    """Draws what became of policies on changed robots: the old one as it is, and those trained on the frozen reward.
+
+    Args:
+        path: The PNG to write.
+        studies: Each with its jobs and their results.
+
+    Returns:
+        `path`, or None if no policy was trained on a changed robot.
+    """
+    bars: list[Bar] = []
     for study, finished in studies:
-        of_study = [row for row in rows(study, finished) if row.robot != "all" and row.iqm is not None]
-        if study.name in SIDE_BY_SIDE and of_study:
-            shown.append((f"{study.name}: {study.meaning}", of_study))
-    if not shown:
-        return None
-    plt = _pyplot()
-    heights = [0.9 + 0.32 * len(group) for _, group in shown]
-    figure, axes = plt.subplots(
-        len(shown), 1, figsize=(8, sum(heights) + 0.8), squeeze=False, height_ratios=heights, sharex=True,
-        constrained_layout=True,
-    )  # fmt: skip
-    robots = list(dict.fromkeys(row.robot for _, group in shown for row in group))
-    for axis, (title, group) in zip(axes[:, 0], shown, strict=True):
-        _draw_bars(axis, group, robots)
-        axis.set_title(title, loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel("return / demos' mean return")
-    marks = [plt.Rectangle((0, 0), 1, 1, color=f"C{i}", alpha=0.55, label=robot) for i, robot in enumerate(robots)]
-    marks.append(plt.Line2D([], [], color="0.1", marker="o", markersize=3.5, linestyle="", label="a seed"))
-    marks.append(plt.Line2D([], [], color="0.1", marker="x", markersize=5, linestyle="", label="a failed seed"))
-    marks.append(plt.Line2D([], [], color="0.2", linewidth=1.2, label="95 % interval of the bar"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
-    return _save(figure, path)
+        moved = sorted((entry for entry in finished if entry[0].kind == "transfer"), key=lambda entry: entry[0].robot)
+        bars += [Bar(row.robot, UNTRAINED, row) for row in untrained_rows(study, moved)]
+        bars += [Bar(row.robot, row.name, row) for row in _filled(study, moved)]
+    marks = [job.at_least for study, _ in studies for job in study.jobs if job.kind == "transfer" and job.at_least]
+    said = "return / that of a policy trained there on the true reward; dotted: the target"
+    return _draw_bars(path, [("transfer: the frozen reward on a changed robot", bars)] if bars else [], said, marks[:1])
+
+
+def _filled(study: Study, finished: Sequence[Finished]) -> list[Row]:
+    return [row for row in rows(study, finished) if row.robot != "all" and row.iqm is not None]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a table, as it is drawn."""
+
+    place: str
+    """Beside what: the name at the left, shared by bars that are compared."""
+    colour: str
+    """As what: the name in the legend."""
+    row: Row
+    """How long."""
 
 
 def _draw_panel(axis: Any, title: str, groups: dict[str, list[Result]]) -> None:
@@ -103,20 +123,51 @@ def _draw_panel(axis: Any, title: str, groups: dict[str, list[Result]]) -> None:
         axis.legend(loc="lower right", fontsize=8)
 
 
-def _draw_bars(axis: Any, group: Sequence[Row], robots: Sequence[str]) -> None:
-    names = list(dict.fromkeys(row.name for row in group))
-    width = 0.8 / len(robots)
-    for row in group:
-        place = robots.index(row.robot)
-        y = names.index(row.name) + (place - (len(robots) - 1) / 2) * width
-        axis.barh(y, row.iqm, height=0.9 * width, color=f"C{place}", alpha=0.55)
-        if row.interval:
-            axis.plot(row.interval, [y, y], color="0.2", linewidth=1.2)
-        for ratio, failed in zip(row.ratios, row.failed, strict=True):
-            axis.plot(ratio, y, marker="x" if failed else "o", markersize=5 if failed else 3.5, color="0.1")
+def _draw_bars(
+    path: Path, panels: Sequence[tuple[str, Sequence[Bar]]], measured: str, marks: Sequence[float]
+) -> Path | None:
+    """A panel each, one below the other, with one legend; `marks` are dotted lines."""
+    if not panels:
+        return None
+    plt = _pyplot()
+    colours = list(dict.fromkeys(bar.colour for _, bars in panels for bar in bars))
+    heights = [0.9 + 0.14 * len(bars) + 0.12 * len({bar.place for bar in bars}) for _, bars in panels]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(8, sum(heights) + 1.0), squeeze=False, height_ratios=heights, sharex=True,
+        constrained_layout=True,
+    )  # fmt: skip
+    for axis, (title, bars) in zip(axes[:, 0], panels, strict=True):
+        _draw_bar_panel(axis, bars, colours, marks)
+        axis.set_title(title, loc="left", fontsize=10)
+    axes[-1, 0].set_xlabel(measured)
+    keys = [plt.Rectangle((0, 0), 1, 1, color=f"C{i}", alpha=0.55, label=name) for i, name in enumerate(colours)]
+    keys.append(plt.Line2D([], [], color="0.1", marker="o", markersize=3.5, linestyle="", label="a seed"))
+    keys.append(plt.Line2D([], [], color="0.1", marker="x", markersize=5, linestyle="", label="a failed seed"))
+    keys.append(plt.Line2D([], [], color="0.2", linewidth=1.2, label="95 % interval of the bar"))
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def _draw_bar_panel(axis: Any, bars: Sequence[Bar], colours: Sequence[str], marks: Sequence[float]) -> None:
+    middles, y = list[float](), 0.0
+    places = list(dict.fromkeys(bar.place for bar in bars))
+    for place in places:
+        begun = y
+        for bar in (bar for bar in bars if bar.place == place):
+            row, colour = bar.row, colours.index(bar.colour)
+            axis.barh(y, row.iqm, height=0.9, color=f"C{colour}", alpha=0.55)
+            if row.interval:
+                axis.plot(row.interval, [y, y], color="0.2", linewidth=1.2)
+            for ratio, failed in zip(row.ratios, row.failed, strict=True):
+                axis.plot(ratio, y, marker="x" if failed else "o", markersize=5 if failed else 3.5, color="0.1")
+            y += 1.0
+        middles.append((begun + y - 1.0) / 2)
+        y += 0.8
     axis.axvline(1.0, color="0.35", linewidth=1, linestyle="--")
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
+    for mark in marks:
+        axis.axvline(mark, color="0.35", linewidth=1, linestyle=":")
+    axis.set_yticks(middles, places)
+    axis.set_ylim(y - 0.8, -1.0)  # the first on top
     axis.set_xlim(left=-0.02)
     axis.grid(axis="x", alpha=0.25)
 

@@ -83,6 +83,26 @@ def rows(study: Study, finished: Sequence[Finished]) -> list[Row]:
     return list(made.values())
 
 
+def untrained_rows(study: Study, finished: Sequence[Finished]) -> list[Row]:
+    """What the policy that came with a reward does on a changed robot, of one trained on the true reward there.
+
+    Args:
+        study: The study.
+        finished: Its jobs of kind "transfer" with their results.
+
+    Returns:
+        A row for each changed robot, in the order of the jobs; where jobs of several settings share reward and robot,
+        each seed once.
+    """
+    found: dict[str, dict[int, Finished]] = {}
+    for job, result in finished:
+        if result is not None and "mean" in (result.stages.get("too") or {}) and "eval-truth" in result.stages:
+            ratio = result.stages["too"]["mean"] / result.stages["eval-truth"]["mean"]
+            as_it_is = dataclasses.replace(result, ratio=ratio, failed=None)
+            found.setdefault(job.shown_robot, {}).setdefault(job.seed, (job, as_it_is))
+    return [_row(study, robot, [list(by_seed.values())]) for robot, by_seed in found.items()]
+
+
 def missed(study: Study, finished: Sequence[Finished]) -> bool:
     """Whether any row misses its target, or has not been run to the end."""
     return any(row.met is False or len(row.ratios) < row.planned for row in rows(study, finished))

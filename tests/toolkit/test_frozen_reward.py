@@ -34,8 +34,8 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A bundle of a run too short to have learned much, its run beside it."""
     folder = tmp_path_factory.mktemp("frozen")
     arguments = ["train", "--demos", shipped_demos("cartpole"), "--count", 2, "--out", folder / "run", "--steps", 256]
-    inputs = f"reward.inputs={request.param}"
-    assert gcl(*arguments, "--eval-every", 0, *settings(inputs, "objective=airl")) == 0
+    more = (f"reward.inputs={request.param}", "objective=airl", "reward.alpha=0.07")
+    assert gcl(*arguments, "--eval-every", 0, *settings(*more)) == 0
     write_bundle(folder / "small.bundle", load_for_export(folder / "run"))
     return folder / "small.bundle"
 
@@ -46,32 +46,35 @@ def test_onnx_and_run_give_the_rewards_of_the_network(bundle: Path):
     observation, action = torch.randn(5, 7, SPEC.obs_dim, generator=rng), torch.rand(5, 7, 1, generator=rng) * 2 - 1
     expected = build_reward(load(bundle.parent / "run"))(observation, action).detach()
     for path in (bundle, bundle / "reward.onnx", bundle.parent / "run"):
-        reward, sha256 = load_frozen_reward(path, SPEC)
-        torch.testing.assert_close(reward(observation, action), expected, atol=1e-5, rtol=0.0)
-        assert len(sha256) == 64
+        learned = load_frozen_reward(path, SPEC)
+        torch.testing.assert_close(learned.score(observation, action), expected, atol=1e-5, rtol=0.0)
+        assert len(learned.sha256) == 64 and learned.alpha == 0.07
 
 
 def test_a_policy_is_trained_on_it(bundle: Path, tmp_path: Path):
-    """--objective reward from the ONNX file; the checkpoint says which reward it was."""
+    """--objective reward from the ONNX file: the checkpoint says which it was, and alpha is that of its learning."""
     arguments = ["train", "--objective", "reward", "--robot", "cartpole", "--reward", bundle / "reward.onnx"]
-    assert gcl(*arguments, "--out", tmp_path / "again", "--steps", 256, "--eval-every", 0, *settings()) == 0
-    assert load(tmp_path / "again").demos["reward_sha256"] == load_frozen_reward(bundle, SPEC)[1]
+    arguments += ["--steps", 256, "--eval-every", 0]
+    assert gcl(*arguments, "--out", tmp_path / "again", *settings()) == 0
+    assert load(tmp_path / "again").demos["reward_sha256"] == load_frozen_reward(bundle, SPEC).sha256
+    assert load(tmp_path / "again").config.reward.alpha == 0.07
+    assert gcl(*arguments, "--out", tmp_path / "own", *settings("reward.alpha=0.3")) == 0
+    assert load(tmp_path / "own").config.reward.alpha == 0.3
+
+
+@pytest.mark.parametrize("theirs", [{}, {"reward": 3}, {"reward": {}}, {"reward": {"alpha": "0.1"}}])
+def test_a_reward_that_says_nothing_of_its_temperature(bundle: Path, tmp_path: Path, theirs: dict):
+    """Another program's settings are in its file, or a number that is none: then nothing is made up."""
+    parts = load_for_export(bundle.parent / "run")
+    write_bundle(tmp_path / "other.bundle", dataclasses.replace(parts, settings=theirs))
+    assert load_frozen_reward(tmp_path / "other.bundle", SPEC).alpha is None
 
 
 def test_a_run_goes_on_with_the_reward_and_the_start_it_began_with(bundle: Path, tmp_path: Path):
     """A policy of another run whose normaliser begins to move is spoiled, and a reward that changes is no goal."""
     onnx, run = bundle / "reward.onnx", bundle.parent / "run"
-    short = [
-        "--objective",
-        "reward",
-        "--robot",
-        "cartpole",
-        "--eval-every",
-        0,
-        "--out",
-        tmp_path / "again",
-        *settings(),
-    ]
+    short = ["--objective", "reward", "--robot", "cartpole", "--eval-every", 0, "--out", tmp_path / "again",
+             *settings()]  # fmt: skip
     begun = ["train", *short, "--reward", onnx, "--start", run]
     assert gcl(*begun, "--steps", 256) == 0
     for wrong, said in (

@@ -72,5 +72,5 @@ def test_a_run_keeps_them_evenly_and_ships_the_strictest(run: Path, tmp_path: Pa
     write_bundle(tmp_path / "panel.bundle", load_for_export(run))
     for path in (tmp_path / "panel.bundle", run):
         torch.testing.assert_close(
-            load_frozen_reward(path, spec)[0](observation, action), expected, atol=1e-5, rtol=0.0
+            load_frozen_reward(path, spec).score(observation, action), expected, atol=1e-5, rtol=0.0
         )

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from study_samples import JOB, finished, result, study
+from study_samples import JOB, finished, moved, result, study
 
-from toolkit.study_report import Finished, missed, rows, write_report
+from toolkit.study_report import Finished, missed, rows, untrained_rows, write_report
 
 
 def test_a_row_has_every_seed_and_their_middle() -> None:
@@ -122,3 +122,15 @@ def test_a_study_without_jobs_says_so(tmp_path: Path) -> None:
     """Nothing planned is not an empty table."""
     write_report(tmp_path, [(study([]), [])], "x")
     assert "No jobs yet." in (tmp_path / "learning.md").read_text()
+
+
+def test_the_old_policy_as_it_is_counts_once_a_seed() -> None:
+    """Of settings that share it, and of seeds where another stage failed; not of those where it was not measured."""
+    some = moved("anew", 0.9, 0.8, None) + moved("continued", 1.0, 1.0)
+    (row,) = untrained_rows(study(some), some)
+    assert (row.robot, row.ratios, row.failed, row.iqm) == ("cheetah to cheetah-lame", (0.3, 0.3), (False, False), 0.3)
+    stages = {"too": {"mean": 400.0}, "eval-truth": {"mean": 500.0}}
+    late = [(job, dataclasses.replace(result(job, None), stages=stages)) for job, _ in moved("anew", 1.0, 1.0)[1:]]
+    both = moved("anew", 1.0) + late
+    assert untrained_rows(study(both), both)[0].ratios == (0.3, 0.8)
+    assert untrained_rows(study(finished(1.0)), finished(1.0)) == []

@@ -404,7 +404,7 @@ def test_a_reward_that_sees_a_part_is_trained_and_exported(tmp_path: Path):
     Run(tmp_path, run, {}, episodes()).save()
     result = CliRunner().invoke(main, ["export", "--checkpoint", str(tmp_path), "--check", "--json"])
     assert result.exit_code == 0, result.output
-    frozen, _ = load_frozen_reward(tmp_path / "cartpole.bundle", SPEC)
+    frozen = load_frozen_reward(tmp_path / "cartpole.bundle", SPEC).score
     s, a = torch.randn(9, SPEC.obs_dim), torch.zeros(9, SPEC.act_dim)
     torch.testing.assert_close(frozen(s, a), run.reward(s, a).detach(), atol=1e-5, rtol=1e-5)
     blind = [not name.startswith("velocity") for name in SPEC.observation_names]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit.study_result import Result
     from toolkit.study_runner import Prepared
 
-REPORT, CURVES, BARS = "learning.md", "learning.png", "learning-bars.png"
+REPORT, CURVES, BARS, TRANSFER = "learning.md", "learning.png", "learning-bars.png", "learning-transfer.png"
 
 
 @click.command(name="learning")
@@ -173,12 +173,13 @@ def _run(to_do: Sequence[Prepared], total: int, side_by_side: int | None, quiet:
 
 
 def _report(out: Path, finished: Sequence[tuple[Study, Any]], as_json: bool) -> None:
-    from toolkit.study_plot import plot_bars, plot_curves
+    from toolkit.study_plot import plot_bars, plot_curves, plot_transfer
     from toolkit.study_report import write_report
 
     typed = shlex.join(["gcl", *sys.argv[1:]])
     data = write_report(out, finished, typed)
     pictures = [plot_curves(out / CURVES, finished), plot_bars(out / BARS, finished)]
+    pictures.append(plot_transfer(out / TRANSFER, finished))
     if as_json:
         click.echo(json.dumps(data))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from demos.store import DemoStore
 from robots.robot_yaml import load_robot, robot_names
 from robots.spec import RobotSpec
 from toolkit.checkpoint import load
-from toolkit.config import FROM_DEMOS, TrainConfig, config_from_dict, with_settings
+from toolkit.config import ADVERSARIAL, FROM_DEMOS, OBJECTIVES, TrainConfig, config_from_dict
 from toolkit.frozen_reward import load_frozen_reward
+from toolkit.guide import GUIDE, GUIDE_STEPS
 from toolkit.run import Run, new_folder
-from toolkit.settings import ConfigError
+from toolkit.settings import ConfigError, put
 from toolkit.trainer import Trainer, TrainingError
 
 
@@ -52,7 +54,7 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
         if robot is None or demos is not None or options["count"] is not None:
             raise TrainingError(f"--objective {config.objective} needs --robot and takes neither --demos nor --count")
         episodes = []
-        trainer, identity = _judged_by_given_reward(load_robot(robot), config, options["reward_file"])
+        trainer, identity = _judged_by_given_reward(load_robot(robot), config, options)
     if options["start"] is not None:
         identity["start"] = trainer.start_from(load(options["start"]))
     return Run(out or new_folder(trainer.spec.name), trainer, identity, episodes)
@@ -95,23 +97,26 @@ def _as_trained_today(spec: RobotSpec) -> RobotSpec:
 
 
 def _judged_by_given_reward(
-    spec: RobotSpec, config: TrainConfig, reward_file: Path | None
+    spec: RobotSpec, config: TrainConfig, options: dict[str, Any]
 ) -> tuple[Trainer, dict[str, Any]]:
-    if reward_file is not None:
-        frozen, sha256 = load_frozen_reward(reward_file, spec)
-        identity = {"reward": str(reward_file), "reward_sha256": sha256}
-        return Trainer(spec, config, [], frozen_reward=frozen), identity
+    path = options["reward_file"]
+    if path is not None:
+        learned = load_frozen_reward(path, spec)
+        if learned.alpha is not None:
+            config = config_from_options(options, [f"reward.alpha={learned.alpha!r}"])
+        identity = {"reward": str(path), "reward_sha256": learned.sha256}
+        return Trainer(spec, config, [], frozen_reward=learned.score), identity
     from robots.task import TaskReward
 
     return Trainer(spec, config, [], TaskReward(spec)), {}
 
 
-def config_from_options(options: dict[str, Any], defaults: dict[str, Any] | None = None) -> TrainConfig:
-    """The settings: defaults, then the YAML file, then the named options, then each --set.
+def config_from_options(options: dict[str, Any], defaults: Sequence[str] = ()) -> TrainConfig:
+    """The settings: defaults, then those of --guide, the YAML file, the named options, and each --set.
 
     Args:
         options: The options of `gcl train` by name.
-        defaults: Nested mapping of defaults other than `toolkit.config`'s own, for a way of training that has some.
+        defaults: "dotted.name=value" where a way of training has defaults other than `toolkit.config`'s own.
 
     Returns:
         The checked settings.
@@ -119,17 +124,11 @@ def config_from_options(options: dict[str, Any], defaults: dict[str, Any] | None
     Raises:
         ConfigError: An unknown setting or an impossible value.
     """
-    data: Any = {}
+    data = TrainConfig().to_dict()
+    for setting in (*defaults, *((f"total_steps={GUIDE_STEPS}", *GUIDE) if options["guide"] else ())):
+        put(data, setting)
     if options["config_file"] is not None:
-        try:
-            data = yaml.safe_load(options["config_file"].read_text()) or {}
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{options['config_file']}: not readable as YAML: {' '.join(str(error).split())}"
-            ) from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{options['config_file']}: expected a mapping, got {data!r}")
-    config = config_from_dict({**(defaults or {}), **data})
+        _put_file(data, options["config_file"])
     named = {
         "objective": options["objective"],
         "generator": options["generator"],
@@ -141,4 +140,21 @@ def config_from_options(options: dict[str, Any], defaults: dict[str, Any] | None
     settings += ["randomize=true"] if options["randomize"] else []
     if options["segment"] is not None:
         settings.append(f"reward.segment={0 if options['segment'] == 'episode' else options['segment']}")
-    return with_settings(config, [*settings, *options["settings"]])
+    for setting in (*settings, *options["settings"]):
+        put(data, setting)
+    if options["guide"] and data["objective"] in OBJECTIVES and data["objective"] not in ADVERSARIAL:
+        raise ConfigError(f"--guide with objective {data['objective']!r}; it goes with {', '.join(ADVERSARIAL)}")
+    return config_from_dict(data)
+
+
+def _put_file(data: dict[str, Any], path: Path) -> None:
+    """Puts the settings of a YAML file into nested plain data, group by group."""
+    try:
+        given = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected a mapping, got {given!r}")
+    for key, value in given.items():
+        grouped = isinstance(value, dict) and isinstance(data.get(key), dict)
+        data[key] = {**data[key], **value} if grouped else value

@@ -36,6 +36,9 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.option(
     "--start", type=click.Path(path_type=Path), help="Run or checkpoint whose policy and value to start from."
 )
+@click.option(
+    "--guide", is_flag=True, help="Learn a reward that can lead new policies, beginning with random actions: 9 M steps."
+)
 @click.option("--segment", help="Steps per scored segment, or 'episode' for whole episodes.")
 @click.option("--steps", type=int, help="Control steps of experience in total; gradient steps with --offline.")
 @click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), help="Stop after so much training [s].")
@@ -62,6 +65,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --demos my_demos.zarr
       gcl train --demos my_demos.zarr --out runs/first --resume
       gcl train --demos my_demos.zarr --objective airl --set reward.inputs=state
+      gcl train --demos my_demos.zarr --guide --out runs/guide
       gcl train --objective reward --robot cheetah --reward cheetah.bundle/reward.onnx
       gcl train --objective task-reward --robot cheetah --out runs/expert
       gcl train --offline --demos my_demos.zarr --background others.zarr

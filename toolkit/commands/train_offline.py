@@ -118,10 +118,11 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         ("--start", options["start"], "its policy is cloned from the demos"),
         ("--generator", options["generator"], "it improves no policy"),
         ("--reward", options["reward_file"], "it learns a reward"),
+        ("--guide", options["guide"] or None, "no policy there tries what its reward says"),
     ):
         if value is not None:
             raise ConfigError(f"{name}: --offline simulates nothing; {instead}")
-    config = config_from_options(options, {"objective": "offline"})
+    config = config_from_options(options, ["objective=offline"])
     if config.objective != "offline":
         raise ConfigError(f"objective {config.objective!r} with --offline")
     return config
