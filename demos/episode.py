@@ -141,12 +141,13 @@ class Episode:
                 raise EpisodeError(f"{what}s of {came} elements; {spec.name} has {expected}: {', '.join(names)}")
 
 
-def require_actions(episodes: Sequence[Episode], purpose: str) -> None:
+def require_actions(episodes: Sequence[Episode], purpose: str, instead: str = "") -> None:
     """Refuses demos of observations only, for what has to know how the expert acted.
 
     Args:
         episodes: Demos.
         purpose: Who asks, such as 'objective "gan-gcl"', for the message.
+        instead: What can do without, for the message.
 
     Raises:
         EpisodeError: The actions of a demo are unknown.
@@ -154,7 +155,8 @@ def require_actions(episodes: Sequence[Episode], purpose: str) -> None:
     unknown = [i for i, episode in enumerate(episodes) if not episode.actions_known]
     if unknown:
         numbers = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise EpisodeError(f"{purpose} needs the expert's actions, which demo {numbers} lacks (of {len(episodes)})")
+        said = f"{purpose} needs the expert's actions, which demo {numbers} lacks (of {len(episodes)})"
+        raise EpisodeError(f"{said}; {instead}" if instead else said)
 
 
 def _check_array(name: str, array: object, dtype: str, ndim: int, unknown: bool) -> None:

@@ -219,5 +219,6 @@ def load_for_export(path: str | Path) -> ExportParts:
         settings=checkpoint.config.to_dict(),
         demos=checkpoint.demos,
         sample_observations=checkpoint.sample_observations.numpy(),
-        sample_actions=checkpoint.sample_actions.numpy(),
+        # Where nobody knows the actions the reward is one of states, so that any will do
+        sample_actions=checkpoint.sample_actions.nan_to_num(0.0).numpy(),
     )

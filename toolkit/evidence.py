@@ -18,6 +18,7 @@ from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.losses import effective_sample_size
 from toolkit.networks import GaussianPolicy
 from toolkit.rollout import Collector, Rollout
+from toolkit.segment_reward import step_rewards
 from toolkit.whole_segments import draw_segments, whole_segments
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Action = Callable[[np.ndarray], np.ndarray]  # observations [B, obs_dim] -> actions [B, act_dim]
 
 FIRST_JUDGING_SEED = 2_000_000  # far from the seeds of training (small) and of evaluation (from 1,000,000)
+EVERYTHING = "states and actions"
 _EPISODES = 12  # of each policy that is compared with the demos
 _EPISODE_ROWS = 500  # of one episode in an energy distance
 _MIN_STD = 0.05  # [feature units] a feature that hardly moves in the demos must not outweigh the others when it does
@@ -35,7 +37,10 @@ _NORMAL_ROWS = 8  # of metrics in the last quarter: fewer make no trend
 
 @dataclass(frozen=True)
 class Evidence:
-    """Figures of one run; distances are energy distances of one episode to the demos, in standardised (s, a)."""
+    """Figures of one run; distances are energy distances of one episode to the demos, in standardised features.
+
+    The features are those that the reward looks at: on what it does not see it cannot insist, and demos may lack it.
+    """
 
     held_out_auc: float  # how well the discriminator tells demos from fresh experience; 1/2 = not at all
     held_out: bool  # False: no demo was kept from the learner, and the AUC is that of demos it knows
@@ -45,17 +50,18 @@ class Evidence:
     energy_distance_of_demos_max: float  # of the most unusual demo
     energy_distance_of_start: float  # of the policy before its first iteration, which may be a clone
     energy_distance_of_random: float  # of uniform actions: the ceiling
-    likelihood_gap: float  # log q of own actions less that of demos' actions [nats per step]
+    likelihood_gap: float | None  # log q of own actions less that of demos' [nats per step]; None: nobody knows those
     ess: float  # effective share of the importance weights exp(r / alpha) / q, in (0, 1]
     log_z_drift: float | None  # over the last quarter [standard deviations of the reward]; None: too few iterations
     discriminator_loss: float | None  # mean over the last quarter; 2 log 2 = knows nothing, 0 = saturated
     action_std: float  # mean standard deviation of the policy's noise [action units]
-    variety: float  # mean distance between the deployed policy's own (s, a), divided by the demos'
+    variety: float  # mean distance between the deployed policy's own features, divided by the demos'
     variety_of_start: float  # the same of the start
     broken: float  # share of fresh steps in which the simulation broke
     demos: int  # how many demos it was compared with
     episodes: int  # how many episodes of each policy
     steps: int  # of each episode
+    compared: str  # the features, in words
 
 
 def gather(
@@ -95,8 +101,10 @@ def gather(
         np.concatenate([rollout.observation[:steps, i].cpu().numpy(), rollout.action[:steps, i].cpu().numpy()], 1)
         for i in range(_EPISODES)
     ]
-    yardstick = Yardstick(episodes)
+    columns, compared = _looked_at(trainer)
+    yardstick = Yardstick(episodes, columns)
     discriminator = _Discriminator(trainer, rollout, rng, generator)
+    known = all(episode.actions_known for episode in episodes)
     return Evidence(
         held_out_auc=discriminator.auc(),
         held_out=trainer.held_out_demos is not None,
@@ -106,7 +114,7 @@ def gather(
         energy_distance_of_demos_max=float(np.max(yardstick.between_demos)),
         energy_distance_of_start=yardstick.distance(begun),
         energy_distance_of_random=yardstick.distance(drawn),
-        likelihood_gap=discriminator.likelihood_gap(),
+        likelihood_gap=discriminator.likelihood_gap() if known else None,
         ess=discriminator.ess(),
         log_z_drift=discriminator.log_z_drift(metrics),
         discriminator_loss=_mean_of("reward/loss", last_quarter(metrics)),
@@ -117,7 +125,18 @@ def gather(
         demos=len(episodes),
         episodes=_EPISODES,
         steps=steps,
+        compared=compared,
     )
+
+
+def _looked_at(trainer: Trainer) -> tuple[list[int], str]:
+    """Columns of [observation, action] rows that the reward looks at, and what they are."""
+    reward, spec = trainer.reward, trainer.spec
+    columns = list(range(spec.obs_dim)) if reward.seen is None else reward.seen.tolist()
+    words = "states" if reward.seen is None else ", ".join(spec.observation_names[i] for i in columns)
+    if reward.state_only:
+        return columns, words
+    return [*columns, *range(spec.obs_dim, spec.obs_dim + spec.act_dim)], f"{words} and actions"
 
 
 class Yardstick:
@@ -127,13 +146,16 @@ class Yardstick:
     same others. So the number of episodes on each side, and what single episodes differ by, is the same for both.
     """
 
-    def __init__(self, episodes: Sequence[Episode]) -> None:
+    def __init__(self, episodes: Sequence[Episode], columns: Sequence[int]) -> None:
         """Standardises the demos and measures each against the others.
 
         Args:
             episodes: The demos. If there is only one, every second of its pieces is measured against the rest.
+            columns: Which of the obs_dim + act_dim columns of a row count.
         """
-        rows = [np.concatenate([e.observations[:-1], e.actions], axis=1).astype(np.float64) for e in episodes]
+        self.columns = list(columns)
+        both = [np.concatenate([e.observations[:-1], e.actions], axis=1) for e in episodes]
+        rows = [x[:, self.columns].astype(np.float64) for x in both]
         everything = np.concatenate(rows)
         self.mean, self.std = everything.mean(0), np.maximum(everything.std(0), _MIN_STD)
         self.demos = [judgement.standardize(x, self.mean, self.std) for x in rows]
@@ -158,7 +180,7 @@ class Yardstick:
         return judgement.mean_distance(own, own) / max(judgement.mean_distance(demos, demos), 1e-12)
 
     def _standard(self, x: np.ndarray) -> np.ndarray:
-        return judgement.standardize(x, self.mean, self.std)
+        return judgement.standardize(x[:, self.columns], self.mean, self.std)
 
     def _one(self, x: np.ndarray, place: int) -> float:
         return judgement.energy_distance(judgement.spaced_rows(x, _EPISODE_ROWS), self.others[place])
@@ -172,6 +194,8 @@ class _Discriminator:
     ) -> None:
         config = trainer.config.reward
         self.reward, self.alpha, self.segment = trainer.reward, config.alpha, config.segment
+        self.discount = trainer.config.acting.discount
+        self.plain = trainer.config.objective == "gail"  # its logit has no log q
         demos = trainer.demos if trainer.held_out_demos is None else trainer.held_out_demos
         assert isinstance(demos, SegmentSampler)
         count = config.batch_segments
@@ -185,16 +209,19 @@ class _Discriminator:
         self.rollout = rollout
 
     @torch.no_grad()
-    def _score(self, segments: Segments) -> Tensor:
-        """(N,) r / alpha - log q of segments, summed in float64."""
-        r = self.reward.net(self.reward.features(segments.state, segments.action)).squeeze(-1)
-        return r.double().sum(0) / self.alpha - segments.log_density()
+    def _reward(self, segments: Segments) -> Tensor:
+        """(N,) f / alpha of segments, summed in float64."""
+        return step_rewards(self.reward, segments, self.discount).double().sum(0) / self.alpha
 
     def auc(self) -> float:
-        return judgement.auc(self._score(self.expert), self._score(self.own))
+        expert, own = (
+            self._reward(segments) - (0.0 if self.plain else segments.log_density())
+            for segments in (self.expert, self.own)
+        )
+        return judgement.auc(expert, own)
 
     def ess(self) -> float:
-        score = self._score(self.own)
+        score = self._reward(self.own) - self.own.log_density()
         return float(effective_sample_size(score) / len(score))
 
     def likelihood_gap(self) -> float:

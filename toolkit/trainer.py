@@ -311,7 +311,8 @@ def _check(
     if not episodes:
         raise TrainingError(f"objective {objective!r} learns from demos; none were given")
     if objective != "gail" or config.reward.inputs != "state":  # which looks at no expert action and needs no log q
-        require_actions(episodes, f"objective {objective!r}")
+        instead = "--objective gail --set reward.inputs=state does without"
+        require_actions(episodes, f"objective {objective!r}", instead)
     for i, episode in enumerate(episodes):
         dims = (episode.observations.shape[1], episode.actions.shape[1])
         if dims != (spec.obs_dim, spec.act_dim):

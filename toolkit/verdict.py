@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from demos.episode import Episode
 from robots.spec import ToolkitError
-from toolkit.evidence import Evidence, gather
+from toolkit.evidence import EVERYTHING, Evidence, gather
 from toolkit.networks import GaussianPolicy
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _failures(e: Evidence, limits: Thresholds) -> list[str]:
     failures = []
     # A policy that never moved has not lost anything yet
     if e.variety < limits.variety and e.variety < e.variety_of_start:
-        failures.append(f"it hardly moves: its states and actions vary {e.variety:.2g} times as much as the demos'")
+        failures.append(f"it hardly moves: its {e.compared} vary {e.variety:.2g} times as much as the demos'")
     saturated = e.discriminator_loss is not None and e.discriminator_loss < limits.loss_saturated
     if saturated and e.held_out_auc > limits.auc_saturated:
         failures.append(
@@ -162,13 +162,15 @@ def _doubts(e: Evidence, limits: Thresholds) -> list[str]:
     doubts = []
     if e.demos == 1:
         doubts.append("one demo: by how much episodes of the expert differ is not known, only how its own parts do")
+    if e.compared != EVERYTHING:
+        doubts.append(f"compared in {e.compared}: the reward looks at nothing else")
     if not e.held_out:
         doubts.append("no demo was held out: the AUC is that of demos the discriminator knows")
     if e.log_z_drift is not None and e.log_z_drift > limits.drift:
         doubts.append(f"log Z has not come to rest: it moved by {e.log_z_drift:.2g} deviations of the reward lately")
     if e.held_out_auc > limits.auc_saturated:
         doubts.append(
-            f"the discriminator always tells the policy's noisy actions from the demos: AUC {e.held_out_auc:.3f}"
+            f"the discriminator always tells the policy, as it explores, from the demos: AUC {e.held_out_auc:.3f}"
         )
     return doubts
 

@@ -32,7 +32,7 @@ GOOD = Evidence(
     held_out_auc=0.6, held_out=True, energy_distance=0.05, energy_distance_sampled=0.1, energy_distance_of_demos=0.02,
     energy_distance_of_demos_max=0.04, energy_distance_of_start=1.0, energy_distance_of_random=3.0, likelihood_gap=0.1,
     ess=0.3, log_z_drift=0.1, discriminator_loss=1.3, action_std=0.2, variety=1.0, variety_of_start=0.5,
-    broken=0.0, demos=5, episodes=8, steps=1000,
+    broken=0.0, demos=5, episodes=8, steps=1000, compared="states and actions",
 )  # fmt: skip
 
 
@@ -189,10 +189,50 @@ def test_unrest_and_saturation_are_said_of_a_good_run():
 def test_policy_in_the_place_of_a_demo():
     """A demo handed in as the policy's episode in its own place measures exactly what that demo does."""
     demos = demos_of(swinging(), count=3)
-    yardstick = Yardstick(demos)
+    yardstick = Yardstick(demos, range(SPEC.obs_dim + SPEC.act_dim))
     rows = [np.concatenate([e.observations[:-1], e.actions], 1) for e in demos]
     assert yardstick.distance(rows) == pytest.approx(np.mean(yardstick.between_demos), abs=1e-12)
     assert yardstick.variety(rows) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_only_what_the_reward_looks_at_is_compared(demos: list[Episode]):
+    """A policy that does the same in what counts is near the demos, whatever else differs, and the verdict says so."""
+    rows = [np.concatenate([e.observations[:-1], e.actions], 1) for e in demos]
+    strange = [np.concatenate([x[:, :2], 9.0 + x[:, 2:]], 1) for x in rows]
+    yardstick = Yardstick(demos, [0, 1])
+    assert yardstick.distance(strange) == yardstick.distance(rows) == pytest.approx(np.mean(yardstick.between_demos))
+    assert Yardstick(demos, range(6)).distance(strange) > 10.0
+    names = SPEC.observation_names
+    for settings, compared in (
+        ([], "states and actions"),
+        (["reward.inputs=state"], "states"),
+        ([f"reward.observe=[{names[1]}, {names[3]}]"], f"{names[1]}, {names[3]} and actions"),
+        ([f"reward.observe=[{names[1]}]", "reward.inputs=state"], names[1]),
+    ):
+        found = judge(trainer(demos, swinging(), *settings), demos, constant(0.0))
+        assert found.compared == compared and found.word == "converged"
+        assert any(f"compared in {compared}: " in reason for reason in found.reasons) == bool(settings)
+
+
+def test_a_plain_gans_auc_is_of_its_logit_without_log_q(demos: list[Episode]):
+    """A reward that says nothing tells nothing apart in a plain GAN; in GAN-GCL log q still does."""
+    auc = {}
+    for objective in ("gail", "gan-gcl"):
+        run = trainer(demos, constant(0.0), f"objective={objective}")
+        for parameter in run.reward.net.parameters():
+            torch.nn.init.zeros_(parameter)
+        auc[objective] = judge(run, demos, constant(0.0)).held_out_auc
+    assert auc["gail"] == 0.5 and auc["gan-gcl"] != 0.5
+
+
+def test_a_potential_is_part_of_the_discriminators_logit(demos: list[Episode]):
+    """AIRL's f is g + gamma h' - h: a large h changes the AUC, and that of a run without one has none."""
+    run = trainer(demos, constant(0.0), "objective=airl", "reward.segment=1")
+    before = judge(run, demos, constant(0.0)).held_out_auc
+    assert run.reward.potential is not None
+    with torch.no_grad():
+        run.reward.potential[-1].weight.mul_(1000.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert judge(run, demos, constant(0.0)).held_out_auc != before
 
 
 def test_an_expert_run_cannot_be_judged(demos: list[Episode]):

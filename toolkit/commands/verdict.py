@@ -24,8 +24,8 @@ def command(run: Path, demos: Path | None, as_json: bool) -> None:
     """Judge a run without a true reward: converged, not converged, collapsed, or inconclusive.
 
     The trained policy acts in the simulator anew and is compared with the demos: how far are its states and actions
-    from theirs, and can the discriminator tell them apart? `gcl train` does the same at its end. Writes verdict.json
-    into the run folder. Demos in another store than the run's own all count as held out.
+    from theirs, those that the reward looks at, and can the discriminator tell them apart? `gcl train` does the same at
+    its end. Writes verdict.json into the run folder. Demos in another store than the run's own all count as held out.
 
     \b
     Examples:
@@ -87,6 +87,7 @@ def show_verdict(verdict: Verdict) -> None:
     from rich.table import Table
 
     table = Table(title="judged by the demos alone", show_header=False)
+    gap = verdict.likelihood_gap
     kept = "held-out demos" if verdict.held_out else "demos it learned from"
     for label, value in (
         ("distance to the demos", f"{verdict.energy_distance:.3g}"),
@@ -96,7 +97,7 @@ def show_verdict(verdict: Verdict) -> None:
             f" / {verdict.energy_distance_of_random:.3g}",
         ),
         (f"discriminator AUC, {kept}", f"{verdict.held_out_auc:.3f}"),
-        ("likelihood gap", f"{verdict.likelihood_gap:+.2f} nats/step"),
+        ("likelihood gap", "actions of the demos unknown" if gap is None else f"{gap:+.2f} nats/step"),
         ("variety, of the demos'", f"{verdict.variety:.2f}"),
         ("action noise", f"{verdict.action_std:.2f}"),
         ("effective sample size", f"{verdict.ess:.1%}"),

@@ -75,3 +75,23 @@ def test_seconds_end_a_run_as_if_its_steps_were_done(tmp_path: Path):
     report = json.loads(result.stdout)
     assert 0.2 <= report["seconds"] < 2.0 and not report["interrupted"]
     assert report["return"] is not None and checkpoint.load(tmp_path / "run")
+
+
+def test_demos_without_actions_from_training_to_a_bundle(tmp_path: Path):
+    """A reward of states is learned, judged by states and exported; what needs actions says what does without."""
+    store, out = str(tmp_path / "seen.zarr"), str(tmp_path / "run")
+    gcl = CliRunner().invoke
+    assert (
+        gcl(main, ["demos", "copy", "--without-actions", str(shipped_demos("cartpole")), store, "0", "1"]).exit_code
+        == 0
+    )
+    small = [*TINY, "--set", "reward.batch_steps=256", "--eval-every", "0", "--steps", "256", "--json", "--out", out]
+    refused = gcl(main, ["train", "--demos", store, *small])
+    assert refused.exit_code == 2 and "--objective gail --set reward.inputs=state does without" in refused.output
+    result = gcl(main, ["train", "--demos", store, "--objective", "gail", "--set", "reward.inputs=state", *small])
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)["verdict"]
+    assert verdict["compared"] == "states" and verdict["likelihood_gap"] is None
+    assert "actions of the demos unknown" in gcl(main, ["verdict", out]).output
+    exported = gcl(main, ["export", "--checkpoint", out, "--out", str(tmp_path / "seen.bundle")])
+    assert exported.exit_code == 0, exported.output
