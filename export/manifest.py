@@ -58,12 +58,13 @@ class BundleManifest:
     action_scale: tuple[float, ...]  # (act_dim,) [unit] command per unit of action
     action_offset: tuple[float, ...]  # (act_dim,) [unit] command at action 0
     settings: dict[str, Any]  # training settings, full precision
-    demos: dict[str, Any]  # identity of the demo store: chain_sha256, n_episodes, spec_sha256
+    demos: dict[str, Any]  # identity of the demo store: chain_sha256, n_episodes, spec_sha256; or of the given reward
     parity_tolerance: float  # greatest |onnx - torch| allowed, here and on the robot
     parity_max_abs: dict[str, float]  # "policy", "reward": greatest |onnx - torch| measured at export
     parity_vectors: int  # rows in parity.npz
     reward_inputs: tuple[str, ...]  # of observation, action, next_observation
-    reward_quantiles: dict[str, float]  # probability as text ("0.01") -> quantile of the demos' per-step reward
+    reward_quantiles: dict[str, float]  # probability as text ("0.01") -> quantile of the demos' per-step reward;
+    # of a policy that was given a reward, of its own steps in simulation
     versions: dict[str, str]  # of gcl-toolkit, torch, onnx, onnxruntime, numpy at export
     files: dict[str, FileRecord] = field(default_factory=dict)  # by name, exactly `expected_files`
     variants: dict[str, VariantRecord] = field(default_factory=dict)  # by name, of VARIANTS

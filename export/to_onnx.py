@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 OPSET = 18
+TOLERANCE = 1e-5  # greatest |onnx - torch|
 IR_VERSION = 8  # what opset 18 came with: read by ONNX Runtime 1.14 and later
 
 
@@ -62,7 +63,8 @@ class ExportParts(Protocol):
     def reward_module(self) -> torch.nn.Module:
         """observation, action -> reward [batch]; with a true attribute `uses_next_observation`, of three inputs.
 
-        In that case the parts have a further attribute, `sample_next_observations` (N, obs_dim).
+        In that case the parts have a further attribute, `sample_next_observations` (N, obs_dim). With an attribute
+        `onnx` it is the bytes of an ONNX file already, whose graph is taken over as it is.
         """
         ...
 
@@ -83,7 +85,7 @@ class ExportParts(Protocol):
 
     @property
     def sample_observations(self) -> np.ndarray:
-        """(N, obs_dim) steps of the demos; all of them make the reward's quantiles."""
+        """(N, obs_dim) steps of the demos, or of what stands for them; all of them make the reward's quantiles."""
         ...
 
     @property
@@ -110,7 +112,7 @@ class BundleReport:
 def write_bundle(
     path: str | Path,
     parts: ExportParts,
-    tolerance: float = 1e-5,
+    tolerance: float = TOLERANCE,
     variants: Mapping[str, float | None] | None = None,
     key: Ed25519PrivateKey | None = None,
 ) -> BundleReport:
@@ -138,10 +140,7 @@ def write_bundle(
     memory, samples = memory_of(policy), checked_samples(parts)
     vectors = parity_vectors(policy, reward, samples, spec)
     inputs, sequence = tuple(samples), 1 if memory == PolicyMemory() else MEMORY_SEQUENCE
-    facts = {
-        "settings": _as_json(parts.settings, "settings"), "demos": _as_json(parts.demos, "demos"),
-        "parity_tolerance": tolerance, "reward_quantiles": reward_quantiles(reward, samples), "versions": _versions(),
-    }  # fmt: skip
+    facts = _facts(parts, reward, samples, tolerance)
     policy_onnx = _to_onnx(policy, "policy", ("observation",), spec, policy_metadata(spec, facts, memory), memory)
     reward_onnx = _to_onnx(reward, "reward", inputs, spec, reward_metadata(spec, inputs, facts))
     errors = parity_errors(OnnxPolicy(policy_onnx), OnnxReward(reward_onnx), vectors, sequence)
@@ -155,6 +154,33 @@ def write_bundle(
     }  # fmt: skip
     manifest = write_bundle_folder(path, _manifest(spec, facts, errors), contents, key)
     return _report(Path(path), manifest, key)
+
+
+def reward_to_onnx(parts: ExportParts) -> bytes:
+    """The reward alone, as it would be in the bundle.
+
+    Args:
+        parts: As for `write_bundle`.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ExportError: As `write_bundle`.
+    """
+    reward, samples = frozen(parts.reward_module), checked_samples(parts)
+    inputs, facts = tuple(samples), _facts(parts, reward, samples, TOLERANCE)
+    return _to_onnx(reward, "reward", inputs, parts.spec, reward_metadata(parts.spec, inputs, facts))
+
+
+def _facts(
+    parts: ExportParts, reward: torch.nn.Module, samples: dict[str, np.ndarray], tolerance: float
+) -> dict[str, Any]:
+    """What manifest and metadata both say."""
+    return {
+        "settings": _as_json(parts.settings, "settings"), "demos": _as_json(parts.demos, "demos"),
+        "parity_tolerance": tolerance, "reward_quantiles": reward_quantiles(reward, samples), "versions": _versions(),
+    }  # fmt: skip
 
 
 def _manifest(spec: RobotSpec, facts: dict[str, Any], errors: ParityErrors) -> BundleManifest:
@@ -198,7 +224,27 @@ def _to_onnx(
     memory: PolicyMemory | None = None,
 ) -> bytes:
     """One ONNX file's bytes: dynamic batch, no external data, nothing of this machine inside."""
-    memory = memory or PolicyMemory()
+    already = getattr(module, "onnx", None)
+    model = _traced(module, role, inputs, spec, memory or PolicyMemory()) if already is None else _parsed(already)
+    _strip_traces(model)
+    model.ir_version = IR_VERSION
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    raw = model.SerializeToString(deterministic=True)
+    check_model(raw, role)
+    return raw
+
+
+def _parsed(raw: bytes) -> onnx.ModelProto:
+    model = onnx.load_from_string(raw)
+    if (came := {entry.domain: entry.version for entry in model.opset_import}) != {"": OPSET}:
+        raise ExportError(f"the reward's ONNX file has operators {came}; expected those of opset {OPSET}")
+    return model
+
+
+def _traced(
+    module: torch.nn.Module, role: str, inputs: tuple[str, ...], spec: RobotSpec, memory: PolicyMemory
+) -> onnx.ModelProto:
     widths = [spec.act_dim if name == "action" else spec.obs_dim * memory.history for name in inputs]
     example = (
         *(torch.zeros(2, width) for width in widths),
@@ -226,14 +272,7 @@ def _to_onnx(
     finally:
         log.setLevel(level)
     assert program is not None
-    model = program.model_proto
-    _strip_traces(model)
-    model.ir_version = IR_VERSION
-    for key, value in metadata.items():
-        model.metadata_props.add(key=key, value=value)
-    raw = model.SerializeToString(deterministic=True)
-    check_model(raw, role)
-    return raw
+    return program.model_proto
 
 
 class _Positional(torch.nn.Module):

@@ -21,9 +21,10 @@ from demos.episode import Episode
 from demos.store import DemoStore
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
-from toolkit.checkpoint import FILE_NAME, load_for_export
+from toolkit.checkpoint import FILE_NAME
 from toolkit.cli import main
 from toolkit.config import TrainConfig, with_settings
+from toolkit.export_parts import load_for_export
 from toolkit.run import Run
 from toolkit.trainer import Trainer
 

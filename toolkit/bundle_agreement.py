@@ -16,6 +16,7 @@ from export.runtime import OnnxPolicy, OnnxReward, actions_in_order, load_bundle
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
 from toolkit.checkpoint import Checkpoint, DeterministicPolicy, build_policy, build_reward
 from toolkit.evaluate import Evaluation, evaluate
+from toolkit.export_parts import samples_of
 
 MAX_RETURN_DIFFERENCE = 0.01  # of the torch policy's mean return
 
@@ -129,8 +130,8 @@ def compare(
 def recorded(checkpoint: Checkpoint, demos: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Observations (n, obs_dim), and of them those with the action that followed: (m, obs_dim), (m, act_dim)."""
     if demos is None:
-        observations = checkpoint.sample_observations.numpy()
-        return observations, observations, checkpoint.sample_actions.numpy()
+        observations, actions = samples_of(checkpoint)
+        return observations, observations, actions
     from demos.store import DemoStore
 
     store = DemoStore.open(demos)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
-from toolkit.config import TrainConfig, config_from_dict
+from toolkit.config import WITHOUT_REWARD, TrainConfig, config_from_dict
 from toolkit.networks import GaussianPolicy, RewardNetwork, build_policy_network, build_reward_network
+from toolkit.onnx_reward import OnnxReward
 from toolkit.strictest_reward import Snapshot, StrictestReward
 
 FORMAT_VERSION = 1
@@ -34,7 +35,7 @@ class Checkpoint:
 
     spec: RobotSpec
     config: TrainConfig  # resolved
-    demos: dict[str, Any]  # identity of the demo store: path, chain_sha256, n_episodes, spec_sha256; empty for experts
+    demos: dict[str, Any]  # identity of the demo store: path, chain_sha256, n_episodes, spec_sha256; or of the reward
     sample_observations: torch.Tensor  # (N, obs_dim) real demo observations, for the export's parity check
     sample_actions: torch.Tensor  # (N, act_dim) the demo actions that went with them
     state: dict[str, Any]  # "trainer": Trainer.state_dict(), "seconds": wall clock spent [s]
@@ -131,13 +132,33 @@ def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
     return policy.eval()
 
 
-def build_reward(checkpoint: Checkpoint) -> RewardNetwork | StrictestReward:
-    """The trained reward of a checkpoint, on the CPU: the strictest of its snapshots, where it has some."""
-    spec, trainer = checkpoint.spec, checkpoint.state["trainer"]
+def build_reward(checkpoint: Checkpoint) -> RewardNetwork | StrictestReward | OnnxReward:
+    """The reward of a checkpoint, on the CPU: learned, the strictest of its snapshots where it has some, or given.
+
+    One that learns none has 0 everywhere.
+
+    Raises:
+        CheckpointError: A policy learned from a given reward that is not in the checkpoint.
+    """
+    spec, trainer, objective = checkpoint.spec, checkpoint.state["trainer"], checkpoint.config.objective
+    if objective == "reward":
+        if "onnx" not in trainer["judge"]:
+            raise CheckpointError("a run from before the given reward was kept in its checkpoint; train it anew")
+        return OnnxReward(trainer["judge"]["onnx"].numpy().tobytes()).eval()
     reward = build_reward_network(spec, checkpoint.config.reward)
     reward.load_state_dict(trainer["reward"])
+    if objective in WITHOUT_REWARD:
+        for parameter in reward.parameters():
+            torch.nn.init.zeros_(parameter)
     snapshots = trainer.get("judge", {}).get("snapshots")
     return (StrictestReward(reward, [Snapshot(**one) for one in snapshots]) if snapshots else reward).eval()
+
+
+def require_reward(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError, naming `path`, if the run learned no reward, or one that was refused at its end."""
+    if checkpoint.config.objective in WITHOUT_REWARD:
+        raise CheckpointError(f"{path}: objective {checkpoint.config.objective!r} learns no reward")
+    require_accepted(path, checkpoint)
 
 
 def require_accepted(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -178,47 +199,3 @@ def load_policy(path: str | Path) -> DeterministicPolicy:
         CheckpointError: As `load`.
     """
     return DeterministicPolicy(build_policy(load(path)))
-
-
-@dataclass(frozen=True)
-class ExportParts:
-    """What the exporter needs of a run."""
-
-    policy_module: torch.nn.Module  # observation (N, obs_dim) -> action (N, act_dim)
-    reward_module: torch.nn.Module  # observation (N, obs_dim), action (N, act_dim) -> reward (N,)
-    spec: RobotSpec
-    settings: dict[str, Any]  # the resolved TrainConfig
-    demos: dict[str, Any]  # identity of the demo store
-    sample_observations: np.ndarray  # (N, obs_dim) float32
-    sample_actions: np.ndarray  # (N, act_dim) float32
-
-
-def load_for_export(path: str | Path) -> ExportParts:
-    """Reads what `gcl export` turns into a bundle.
-
-    Args:
-        path: Run folder or checkpoint file.
-
-    Returns:
-        The parts.
-
-    Raises:
-        CheckpointError: As `load`, a run that has no demos (an expert has no learned reward to ship), or one whose
-            reward was refused at its end.
-    """
-    checkpoint = load(path)
-    if len(checkpoint.sample_observations) == 0:
-        raise CheckpointError(
-            f"{path}: an expert trained on the task reward has learned no reward; export a run trained from demos"
-        )
-    require_accepted(path, checkpoint)
-    return ExportParts(
-        policy_module=DeterministicPolicy(build_policy(checkpoint)),
-        reward_module=build_reward(checkpoint),
-        spec=checkpoint.spec,
-        settings=checkpoint.config.to_dict(),
-        demos=checkpoint.demos,
-        sample_observations=checkpoint.sample_observations.numpy(),
-        # Where nobody knows the actions the reward is one of states, so that any will do
-        sample_actions=checkpoint.sample_actions.nan_to_num(0.0).numpy(),
-    )

@@ -14,6 +14,7 @@ from toolkit.settings import at_least_1, build, put, require
 ADVERSARIAL = ("gan-gcl", "gcl", "gail", "airl")  # learn a reward from demos, and a policy against it
 FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
 OBJECTIVES = (*FROM_DEMOS, "reward", "task-reward", "offline")
+WITHOUT_REWARD = ("bc", "constant", "task-reward")  # learn none and are given none
 GENERATORS = ("ppo", "sac")
 NEGATIVES = ("current", "mixture")
 _LEAST_SEGMENTS = 16  # of each kind per update, however long they are

@@ -14,6 +14,7 @@ from demos.episode import Episode
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from toolkit import judgement
+from toolkit.config import ADVERSARIAL
 from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.losses import effective_sample_size
 from toolkit.networks import GaussianPolicy
@@ -40,9 +41,10 @@ class Evidence:
     """Figures of one run; distances are energy distances of one episode to the demos, in standardised features.
 
     The features are those that the reward looks at: on what it does not see it cannot insist, and demos may lack it.
+    Where no reward is learned there is no discriminator, and None stands for what it would say.
     """
 
-    held_out_auc: float  # how well the discriminator tells demos from fresh experience; 1/2 = not at all
+    held_out_auc: float | None  # how well the discriminator tells demos from fresh experience; 1/2 = not at all
     held_out: bool  # False: no demo was kept from the learner, and the AUC is that of demos it knows
     energy_distance: float  # of the policy as it is deployed: the mean action
     energy_distance_sampled: float  # of the policy as it learned: with its noise
@@ -51,7 +53,7 @@ class Evidence:
     energy_distance_of_start: float  # of the policy before its first iteration, which may be a clone
     energy_distance_of_random: float  # of uniform actions: the ceiling
     likelihood_gap: float | None  # log q of own actions less that of demos' [nats per step]; None: nobody knows those
-    ess: float  # effective share of the importance weights exp(r / alpha) / q, in (0, 1]
+    ess: float | None  # effective share of the importance weights exp(r / alpha) / q, in (0, 1]
     log_z_drift: float | None  # over the last quarter [standard deviations of the reward]; None: too few iterations
     discriminator_loss: float | None  # mean over the last quarter; 2 log 2 = knows nothing, 0 = saturated
     action_std: float  # mean standard deviation of the policy's noise [action units]
@@ -97,16 +99,13 @@ def gather(
     # A segment must fit in, whatever the length of the demos.
     rollout = collector.collect(trainer.policy, max(steps, trainer.config.reward.segment))
     sim.close()
-    sampled = [
-        np.concatenate([rollout.observation[:steps, i].cpu().numpy(), rollout.action[:steps, i].cpu().numpy()], 1)
-        for i in range(_EPISODES)
-    ]
+    sampled = list(torch.cat([rollout.observation, rollout.action], 2)[:steps].transpose(0, 1).cpu().numpy())
     columns, compared = _looked_at(trainer)
     yardstick = Yardstick(episodes, columns)
     discriminator = _Discriminator(trainer, rollout, rng, generator)
-    known = all(episode.actions_known for episode in episodes)
+    known, learns = all(episode.actions_known for episode in episodes), trainer.config.objective in ADVERSARIAL
     return Evidence(
-        held_out_auc=discriminator.auc(),
+        held_out_auc=discriminator.auc() if learns else None,
         held_out=trainer.held_out_demos is not None,
         energy_distance=yardstick.distance(deployed),
         energy_distance_sampled=yardstick.distance(sampled),
@@ -115,7 +114,7 @@ def gather(
         energy_distance_of_start=yardstick.distance(begun),
         energy_distance_of_random=yardstick.distance(drawn),
         likelihood_gap=discriminator.likelihood_gap() if known else None,
-        ess=discriminator.ess(),
+        ess=discriminator.ess() if learns else None,
         log_z_drift=discriminator.log_z_drift(metrics),
         discriminator_loss=_mean_of("reward/loss", last_quarter(metrics)),
         action_std=float(trainer.policy.log_std.detach().exp().mean()),

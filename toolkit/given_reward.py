@@ -12,6 +12,7 @@ from torch import Tensor
 from robots.batch import BatchSim
 from toolkit.losses import generator_reward
 from toolkit.networks import GaussianPolicy
+from toolkit.onnx_reward import OnnxReward
 from toolkit.policy_mixture import Scorer
 from toolkit.rollout import Rollout
 
@@ -50,11 +51,13 @@ class GivenReward:
         return torch.from_numpy(np.stack(self.true_reward)).to(observation.device, torch.float32)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """A learned reward goes along with the policy that learned from it, as the bytes of its file."""
+        if not isinstance(self.reward, OnnxReward):
+            return {}
+        return {"onnx": torch.frombuffer(bytearray(self.reward.onnx), dtype=torch.uint8)}
 
     def load_state_dict(self, state: dict[str, Any], policy: GaussianPolicy) -> None:
-        """Takes nothing."""
+        """Takes nothing: the reward has been given again, and the run has seen that it is the same."""
 
 
 def constant_reward(observation: Tensor, action: Tensor) -> Tensor:

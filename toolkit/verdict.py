@@ -149,7 +149,7 @@ def _failures(e: Evidence, limits: Thresholds) -> list[str]:
     if e.variety < limits.variety and e.variety < e.variety_of_start:
         failures.append(f"it hardly moves: its {e.compared} vary {e.variety:.2g} times as much as the demos'")
     saturated = e.discriminator_loss is not None and e.discriminator_loss < limits.loss_saturated
-    if saturated and e.held_out_auc > limits.auc_saturated:
+    if saturated and e.held_out_auc is not None and e.held_out_auc > limits.auc_saturated:
         failures.append(
             f"the discriminator is saturated: loss {e.discriminator_loss:.2g}, AUC {e.held_out_auc:.3f};"
             " try a lower temper or a higher gradient penalty"
@@ -164,11 +164,11 @@ def _doubts(e: Evidence, limits: Thresholds) -> list[str]:
         doubts.append("one demo: by how much episodes of the expert differ is not known, only how its own parts do")
     if e.compared != EVERYTHING:
         doubts.append(f"compared in {e.compared}: the reward looks at nothing else")
-    if not e.held_out:
+    if not e.held_out and e.held_out_auc is not None:
         doubts.append("no demo was held out: the AUC is that of demos the discriminator knows")
     if e.log_z_drift is not None and e.log_z_drift > limits.drift:
         doubts.append(f"log Z has not come to rest: it moved by {e.log_z_drift:.2g} deviations of the reward lately")
-    if e.held_out_auc > limits.auc_saturated:
+    if e.held_out_auc is not None and e.held_out_auc > limits.auc_saturated:
         doubts.append(
             f"the discriminator always tells the policy, as it explores, from the demos: AUC {e.held_out_auc:.3f}"
         )

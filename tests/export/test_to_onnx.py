@@ -21,7 +21,7 @@ from export.manifest import BundleError
 from export.metadata import spec_from_metadata
 from export.reference_check import check_bundle
 from export.runtime import OnnxPolicy, OnnxReward, ParityError
-from export.to_onnx import IR_VERSION, OPSET, ExportError, write_bundle
+from export.to_onnx import IR_VERSION, OPSET, ExportError, reward_to_onnx, write_bundle
 from robots.spec import RobotSpec
 
 Make = Callable[..., Any]
@@ -197,3 +197,35 @@ def test_the_oldest_runtime_agrees(make_parts: Make, arm: RobotSpec, tmp_path: P
         assert process.returncode == 0, process.stderr
         found = json.loads(process.stdout)
         assert found["onnxruntime"] == "1.17.3" and max(found["policy"], found["reward"]) <= 1e-5
+
+
+def test_a_reward_that_is_onnx_already_is_taken_over(make_parts: Make, pristine: Path, tmp_path: Path) -> None:
+    """Its graph stays as it is, and what it says about itself is said anew; of other operators it is refused."""
+
+    class Already(torch.nn.Module):
+        def __init__(self, raw: bytes) -> None:
+            super().__init__()
+            self.onnx = raw
+
+        def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+            reward = OnnxReward(self.onnx)
+            return torch.tensor([reward.score(o, a) for o, a in zip(observation.numpy(), action.numpy(), strict=True)])
+
+    raw = (pristine / "reward.onnx").read_bytes()
+    parts = make_parts(reward_module=Already(raw), settings={"seed": 17})
+    report = write_bundle(tmp_path / "again.bundle", parts)
+    assert report.max_abs_reward == 0.0
+    before, after = onnx.load_from_string(raw), onnx.load(tmp_path / "again.bundle" / "reward.onnx")
+    assert after.graph == before.graph
+    contract = json.loads({entry.key: entry.value for entry in after.metadata_props}["gcl.contract"])
+    assert contract["settings"] == {"seed": 17} and len(after.metadata_props) == len(before.metadata_props)
+    before.opset_import[0].version = 17
+    with pytest.raises(ExportError, match="expected those of opset 18"):
+        write_bundle(tmp_path / "other.bundle", make_parts(reward_module=Already(before.SerializeToString())))
+
+
+def test_the_reward_alone_is_that_of_the_bundle(make_parts: Make, tmp_path: Path) -> None:
+    """The same bytes, with the same facts about itself."""
+    parts = make_parts()
+    write_bundle(tmp_path / "whole.bundle", parts)
+    assert reward_to_onnx(parts) == (tmp_path / "whole.bundle" / "reward.onnx").read_bytes()

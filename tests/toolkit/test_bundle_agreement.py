@@ -10,7 +10,8 @@ from untrained_run import SPEC, saved
 from export.runtime import load_bundle
 from export.to_onnx import write_bundle
 from toolkit.bundle_agreement import Agreement, AgreementError, compare, metadata_differences
-from toolkit.checkpoint import Checkpoint, load_for_export
+from toolkit.checkpoint import Checkpoint
+from toolkit.export_parts import load_for_export
 
 DEMOS = Path(__file__).parents[2] / "demos" / "data" / "cartpole.zarr"
 

@@ -8,13 +8,19 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from export.runtime import load_bundle
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
 from robots.spec import RobotSpecError
-from toolkit.checkpoint import build_reward, load, load_for_export
+from toolkit.checkpoint import CheckpointError, build_reward, load, load_policy
 from toolkit.cli import main
 from toolkit.commands.quickstart import shipped_demos
+from toolkit.config import TrainConfig, with_settings
+from toolkit.export_parts import load_for_export, samples_of
 from toolkit.frozen_reward import FrozenRewardError, load_frozen_reward
+from toolkit.given_reward import constant_reward
+from toolkit.run import Run
+from toolkit.trainer import Trainer
 
 SPEC = load_robot("cartpole")
 TINY = ["ppo.num_envs=8", "ppo.horizon=16", "policy.warm_start=5", "reward.segment=8", "reward.batch_steps=128",
@@ -68,6 +74,56 @@ def test_a_reward_that_says_nothing_of_its_temperature(bundle: Path, tmp_path: P
     parts = load_for_export(bundle.parent / "run")
     write_bundle(tmp_path / "other.bundle", dataclasses.replace(parts, settings=theirs))
     assert load_frozen_reward(tmp_path / "other.bundle", SPEC).alpha is None
+
+
+def test_the_policy_goes_to_the_robot_with_the_reward_it_was_given(bundle: Path, tmp_path: Path):
+    """Exported, it has the given reward, for its own robot; that bundle's reward is as good as the first one's."""
+    again, shipped = tmp_path / "again", tmp_path / "again.bundle"
+    words = ["train", "--objective", "reward", "--robot", "cartpole", "--steps", 256, "--eval-every", 0, *settings()]
+    assert gcl(*words, "--reward", bundle, "--out", again) == 0
+    assert gcl("export", "--checkpoint", again, "--out", shipped, "--check") == 0
+    first, then = load_frozen_reward(bundle, SPEC), load_frozen_reward(shipped, SPEC)
+    rng = np.random.default_rng(0)
+    s, a = (torch.from_numpy(rng.normal(size=(50, n)).astype(np.float32)) for n in (SPEC.obs_dim, SPEC.act_dim))
+    assert torch.equal(first.score(s, a), then.score(s, a)) and float(then.score(s, a).std()) > 0.0
+    loaded, policy, _ = load_bundle(shipped)
+    observation = s[0].numpy()
+    np.testing.assert_allclose(policy.act(observation), load_policy(again).act(observation), atol=1e-5)
+    demos = loaded.manifest.demos
+    assert demos["reward_sha256"] == first.sha256 and demos["learned_from"]["n_episodes"] == 5
+    quantiles = loaded.manifest.reward_quantiles  # of what the policy itself does in simulation
+    observations, actions = samples_of(load(again))
+    assert quantiles["0.5"] == pytest.approx(
+        float(np.median(then.score(*map(torch.from_numpy, (observations, actions)))))
+    )
+    assert gcl("eval", again, "--against", shipped, "-n", 1) == 0
+    assert gcl("eval", again, "--graded", 2) == 0
+    refused = CliRunner().invoke(main, ["verdict", str(again)])
+    assert refused.exit_code == 2 and "learned from no demos" in refused.output
+
+
+def test_a_run_without_its_reward_is_not_exported(bundle: Path, tmp_path: Path):
+    """Runs from before it was kept still act, and say why they cannot be shipped."""
+    run = Trainer(SPEC, with_settings(TrainConfig(), [*TINY, "objective=reward"]), [], frozen_reward=constant_reward)
+    Run(tmp_path, run, {}, []).save()
+    assert load_policy(tmp_path).act(np.zeros(SPEC.obs_dim, np.float32)).shape == (SPEC.act_dim,)
+    with pytest.raises(CheckpointError, match="before the given reward was kept"):
+        load_for_export(tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["bc", "constant"])
+def test_where_no_reward_is_learned_none_is_made_up(objective: str, tmp_path: Path):
+    """The bundle of a clone has a reward of 0 everywhere, and nobody can learn from it or correlate it."""
+    run, shipped = tmp_path / "run", tmp_path / "run.bundle"
+    words = ["train", "--demos", shipped_demos("cartpole"), "--objective", objective, "--out", run, "--eval-every", 0]
+    assert gcl(*words, "--steps", 256, *settings()) == 0
+    result = CliRunner().invoke(main, ["export", "--checkpoint", str(run), "--out", str(shipped)])
+    assert result.exit_code == 0 and "0 everywhere: objective" in result.output
+    _, _, reward = load_bundle(shipped)
+    assert reward.score(np.full(SPEC.obs_dim, 3.0, np.float32), np.ones(SPEC.act_dim, np.float32)) == 0.0
+    with pytest.raises(CheckpointError, match=f"objective '{objective}' learns no reward"):
+        load_frozen_reward(run, SPEC)
+    assert gcl("eval", run, "--graded", 2) == 2
 
 
 def test_a_run_goes_on_with_the_reward_and_the_start_it_began_with(bundle: Path, tmp_path: Path):

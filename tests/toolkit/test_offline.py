@@ -16,6 +16,7 @@ from demos.episode import Episode, EpisodeError
 from robots.robot_yaml import load_robot
 from toolkit import checkpoint as checkpoints
 from toolkit.config import TrainConfig, with_settings
+from toolkit.export_parts import load_for_export
 from toolkit.frozen_reward import load_frozen_reward
 from toolkit.offline import OfflineError, OfflineLearner
 from toolkit.overlap import OverlapError
@@ -171,7 +172,7 @@ def test_a_collapsed_reward_is_refused_and_not_exported(tmp_path: Path, monkeypa
     assert refused is not None and "20.0% are needed" in refused
     Run(tmp_path, run, {}, demos()).save()
     with pytest.raises(checkpoints.CheckpointError, match="the learned reward leaves an effective"):
-        checkpoints.load_for_export(tmp_path)
+        load_for_export(tmp_path)
     with pytest.raises(checkpoints.CheckpointError, match="the learned reward leaves an effective"):
         load_frozen_reward(tmp_path, SPEC)
 

@@ -8,9 +8,10 @@ from click.testing import CliRunner
 
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
-from toolkit.checkpoint import build_reward, load, load_for_export
+from toolkit.checkpoint import build_reward, load
 from toolkit.cli import main
 from toolkit.commands.quickstart import shipped_demos
+from toolkit.export_parts import load_for_export
 from toolkit.frozen_reward import load_frozen_reward
 from toolkit.networks import RewardNetwork
 from toolkit.strictest_reward import Snapshot, StrictestReward

@@ -18,6 +18,7 @@ from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
 from toolkit.cli import main
 from toolkit.config import ADVERSARIAL, TrainConfig, with_settings
+from toolkit.export_parts import load_for_export
 from toolkit.frozen_reward import load_frozen_reward
 from toolkit.given_reward import constant_reward
 from toolkit.held_out import hold_out, hold_out_weights
@@ -389,7 +390,7 @@ def test_checkpoint_gives_back_the_policy(tmp_path: Path):
     run = trainer()
     run.iterate()
     Run(tmp_path, run, {}, episodes()).save()
-    parts = checkpoints.load_for_export(tmp_path)
+    parts = load_for_export(tmp_path)
     observation = torch.from_numpy(parts.sample_observations)
     expected = run.policy(observation).clamp(-1.0, 1.0).detach()
     torch.testing.assert_close(parts.policy_module(observation).detach(), expected, atol=0.0, rtol=0.0)

@@ -46,8 +46,8 @@ def show_run(report: LoopReport, inference: LatencySummary, flight: Path | None)
         table.add_row("repeated readings", str(report.stale_readings))
     reward = report.reward
     if reward is not None and reward.steps:
-        table.add_row("learned reward a step", f"mean {reward.mean:.3g}; the demos' median is {reward.demo_median:.3g}")
-        table.add_row("below the demos'", f"{reward.below_fraction:.1%} of steps, {reward.warnings} warnings")
+        table.add_row("learned reward a step", f"mean {reward.mean:.3g}; expected median {reward.demo_median:.3g}")
+        table.add_row("below what is expected", f"{reward.below_fraction:.1%} of steps, {reward.warnings} warnings")
     for wish, answer in report.granted.items():
         table.add_row(wish, answer)
     for fault in report.faults:

@@ -130,13 +130,12 @@ def measure(spec: RobotSpec, act: Act, episodes: int, seed: int = 0, quiet: bool
 def _show_correlation(path: Path, count: int, also: tuple[Path, ...], sample: tuple[int, int], as_json: bool) -> None:
     from rich.progress import Progress
 
-    from toolkit.checkpoint import DeterministicPolicy, build_policy, build_reward, load
+    from toolkit.checkpoint import DeterministicPolicy, build_policy, build_reward, load, require_reward
     from toolkit.correlation import Graded, correlate, graded_family, plot_correlation
     from toolkit.evaluate import EvaluationError
 
     checkpoint = load(path)
-    if len(checkpoint.sample_observations) == 0:
-        raise EvaluationError(f"{path}: an expert trained on the task reward has learned no reward to correlate")
+    require_reward(path, checkpoint)
     spec, (episodes, seed) = checkpoint.spec, sample
     family = graded_family(spec, DeterministicPolicy(build_policy(checkpoint)).act, count, seed)
     for other in also:

@@ -55,7 +55,7 @@ def command(
     """
     from export.bundle import refuse_foreign
     from robots.spec import ToolkitError
-    from toolkit.checkpoint import load_for_export
+    from toolkit.export_parts import load_for_export
 
     if variant_tolerance is not None and not variants:
         raise click.UsageError("--variant-tolerance goes with --variant")
@@ -73,7 +73,7 @@ def command(
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "reference": reference}, default=str))
     else:
-        _show(report, reference)
+        _show(report, reference, str(parts.settings.get("objective")))
 
 
 def _signing_key(path: Path | None) -> Ed25519PrivateKey | None:
@@ -85,9 +85,11 @@ def _signing_key(path: Path | None) -> Ed25519PrivateKey | None:
     return read_private_key(path)
 
 
-def _show(report: BundleReport, reference: dict[str, float] | None) -> None:
+def _show(report: BundleReport, reference: dict[str, float] | None, objective: str) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from toolkit.config import WITHOUT_REWARD
 
     table = Table(title=str(report.path), show_header=False)
     for name, size in report.sizes.items():
@@ -103,6 +105,10 @@ def _show(report: BundleReport, reference: dict[str, float] | None) -> None:
             f"{record.max_abs:.1e} (p99 {record.p99:.1e}), allowed {record.tolerance:g}",
         )
     table.add_row("signed by key", "nobody" if report.key_id is None else report.key_id[:12])
-    table.add_row("demos' reward per step, median", f"{report.reward_quantiles['0.5']:.3g}")
+    median = f"{report.reward_quantiles['0.5']:.3g}"
+    if objective in WITHOUT_REWARD:
+        median = f"0 everywhere: objective {objective!r} learns none, so the robot's reward monitor says nothing"
+    whose = "its own (simulated)" if objective == "reward" else "demos'"
+    table.add_row(f"{whose} reward per step, median", median)
     Console().print(table)
     click.echo(f"try it: gcl deploy {report.path} --backend sim --seconds 10")

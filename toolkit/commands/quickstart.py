@@ -132,7 +132,7 @@ def _prepare(
 
 def _export(folder: Path, bundle: Path) -> dict[str, float]:
     from export.to_onnx import write_bundle
-    from toolkit.checkpoint import load_for_export
+    from toolkit.export_parts import load_for_export
 
     report = write_bundle(bundle, load_for_export(folder))
     return {"policy": report.max_abs_policy, "reward": report.max_abs_reward}

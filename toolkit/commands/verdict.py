@@ -50,12 +50,15 @@ def _judge(path: Path, demos: Path | None) -> Verdict:
     from demos.segments import SegmentSampler
     from demos.store import DemoStore
     from toolkit.checkpoint import load
+    from toolkit.config import FROM_DEMOS
     from toolkit.metrics import read_metrics
     from toolkit.trainer import Trainer
     from toolkit.verdict import VerdictError, judge
 
     checkpoint = load(path)
-    if not checkpoint.demos:
+    if checkpoint.config.objective == "offline":
+        raise VerdictError(f"{path}: learned offline, where no policy tried what its reward says; there is no verdict")
+    if checkpoint.config.objective not in FROM_DEMOS:
         raise VerdictError(f"{path}: learned from no demos, so there is nothing to compare with; measure it: gcl eval")
     store = DemoStore.open(demos or Path(checkpoint.demos["path"]), checkpoint.spec)
     own = store.chain_sha256 == checkpoint.demos["chain_sha256"]
@@ -96,11 +99,11 @@ def show_verdict(verdict: Verdict) -> None:
             f"{verdict.energy_distance_of_demos:.3g} / {verdict.energy_distance_of_start:.3g}"
             f" / {verdict.energy_distance_of_random:.3g}",
         ),
-        (f"discriminator AUC, {kept}", f"{verdict.held_out_auc:.3f}"),
+        (f"discriminator AUC, {kept}", "-" if verdict.held_out_auc is None else f"{verdict.held_out_auc:.3f}"),
         ("likelihood gap", "actions of the demos unknown" if gap is None else f"{gap:+.2f} nats/step"),
         ("variety, of the demos'", f"{verdict.variety:.2f}"),
         ("action noise", f"{verdict.action_std:.2f}"),
-        ("effective sample size", f"{verdict.ess:.1%}"),
+        ("effective sample size", "-" if verdict.ess is None else f"{verdict.ess:.1%}"),
         ("log Z drift, last quarter", "-" if verdict.log_z_drift is None else f"{verdict.log_z_drift:.2f}"),
     ):
         table.add_row(label, value)

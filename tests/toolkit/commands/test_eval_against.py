@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 from untrained_run import saved
 
 from export.to_onnx import write_bundle
-from toolkit.checkpoint import load_for_export
 from toolkit.cli import main
+from toolkit.export_parts import load_for_export
 
 
 def gcl(*words: str | Path | int) -> Result:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import toolkit.checkpoint
+import toolkit.export_parts
 from export.runtime import load_bundle
 from export.signature import read_public_key
 from robots.robot_yaml import load_robot
@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         sample_observations=rng.normal(size=(80, spec.obs_dim)).astype(np.float32),
         sample_actions=rng.uniform(-1, 1, (80, spec.act_dim)).astype(np.float32),
     )
-    monkeypatch.setattr(toolkit.checkpoint, "load_for_export", lambda path: parts)
+    monkeypatch.setattr(toolkit.export_parts, "load_for_export", lambda path: parts)
     folder = tmp_path / "run"
     folder.mkdir()
     return folder
