@@ -64,10 +64,8 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> LearnedReward:
 
 def _from_onnx(raw: bytes, path: Path, sha256: str, spec: RobotSpec) -> LearnedReward:
     from export.metadata import contract_from_metadata, spec_of
-    from export.onnx_guard import check_onnx
 
     try:
-        check_onnx(raw, path.name)
         reward = OnnxReward(raw)
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise FrozenRewardError(f"{path}: not an ONNX file that runs: {' '.join(str(error).split())[:200]}") from error

@@ -7,6 +7,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from export.onnx_guard import check_onnx
+
 
 class OnnxReward(torch.nn.Module):
     """Runs in ONNX Runtime on the CPU; nothing of it can be learned any more."""
@@ -16,8 +18,12 @@ class OnnxReward(torch.nn.Module):
 
         Args:
             raw: The bytes of a file with inputs `observation`, `action`, as `export.to_onnx` writes it.
+
+        Raises:
+            BundleError: It is none, or one that needs anything but itself. A checkpoint from a stranger may hold it.
         """
         super().__init__()
+        check_onnx(raw, "reward.onnx")
         self.onnx = raw
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
