@@ -17,7 +17,7 @@ from toolkit.cli import main
 from toolkit.commands.quickstart import shipped_demos
 from toolkit.config import TrainConfig, with_settings
 from toolkit.export_parts import load_for_export, samples_of
-from toolkit.frozen_reward import FrozenRewardError, load_frozen_reward
+from toolkit.frozen_reward import FrozenRewardError, _alpha, load_frozen_reward
 from toolkit.given_reward import constant_reward
 from toolkit.run import Run
 from toolkit.trainer import Trainer
@@ -35,19 +35,31 @@ def settings(*more: str) -> list[str]:
     return [word for setting in (*TINY, *more) for word in ("--set", setting)]
 
 
-@pytest.fixture(scope="module", params=["state-action", "state"])
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def learned(folder: Path, inputs: str) -> Path:
     """A bundle of a run too short to have learned much, its run beside it."""
-    folder = tmp_path_factory.mktemp("frozen")
     arguments = ["train", "--demos", shipped_demos("cartpole"), "--count", 2, "--out", folder / "run", "--steps", 256]
-    more = (f"reward.inputs={request.param}", "objective=airl", "reward.alpha=0.07")
+    more = (f"reward.inputs={inputs}", "objective=airl", "reward.alpha=0.07")
     assert gcl(*arguments, "--eval-every", 0, *settings(*more)) == 0
     write_bundle(folder / "small.bundle", load_for_export(folder / "run"))
     return folder / "small.bundle"
 
 
-def test_onnx_and_run_give_the_rewards_of_the_network(bundle: Path):
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward of states alone, the kind that is carried over."""
+    return learned(tmp_path_factory.mktemp("states"), "state")
+
+
+@pytest.fixture(scope="module")
+def of_actions_too(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward of states and actions."""
+    return learned(tmp_path_factory.mktemp("both"), "state-action")
+
+
+@pytest.mark.parametrize("which", ["bundle", "of_actions_too"])
+def test_onnx_and_run_give_the_rewards_of_the_network(which: str, request: pytest.FixtureRequest):
     """Both ways in, on a [T, B] rollout; the ONNX file of a state-only reward takes an action and ignores it."""
+    bundle = request.getfixturevalue(which)
     rng = torch.Generator().manual_seed(0)
     observation, action = torch.randn(5, 7, SPEC.obs_dim, generator=rng), torch.rand(5, 7, 1, generator=rng) * 2 - 1
     expected = build_reward(load(bundle.parent / "run"))(observation, action).detach()
@@ -68,12 +80,11 @@ def test_a_policy_is_trained_on_it(bundle: Path, tmp_path: Path):
     assert load(tmp_path / "own").config.reward.alpha == 0.3
 
 
-@pytest.mark.parametrize("theirs", [{}, {"reward": 3}, {"reward": {}}, {"reward": {"alpha": "0.1"}}])
-def test_a_reward_that_says_nothing_of_its_temperature(bundle: Path, tmp_path: Path, theirs: dict):
+@pytest.mark.parametrize("theirs", [{}, {"reward": 3}, {"reward": {}}, {"reward": {"alpha": "0.1"}}, None])
+def test_a_reward_that_says_nothing_of_its_temperature(theirs: object):
     """Another program's settings are in its file, or a number that is none: then nothing is made up."""
-    parts = load_for_export(bundle.parent / "run")
-    write_bundle(tmp_path / "other.bundle", dataclasses.replace(parts, settings=theirs))
-    assert load_frozen_reward(tmp_path / "other.bundle", SPEC).alpha is None
+    assert _alpha({"settings": theirs}) is None and _alpha({}) is None
+    assert _alpha({"settings": {"reward": {"alpha": 0.1}}}) == 0.1
 
 
 def test_the_policy_goes_to_the_robot_with_the_reward_it_was_given(bundle: Path, tmp_path: Path):
