@@ -79,12 +79,14 @@ def plot_transfer(path: Path, studies: Sequence[tuple[Study, Sequence[Finished]]
     """
     bars: list[Bar] = []
     for study, finished in studies:
-        moved = sorted((entry for entry in finished if entry[0].kind == "transfer"), key=lambda entry: entry[0].robot)
-        bars += [Bar(row.robot, UNTRAINED, row) for row in untrained_rows(study, moved)]
-        bars += [Bar(row.robot, row.name, row) for row in _filled(study, moved)]
-    marks = [job.at_least for study, _ in studies for job in study.jobs if job.kind == "transfer" and job.at_least]
+        some = sorted((entry for entry in finished if entry[0].kind == "transfer"), key=lambda entry: entry[0].robot)
+        bars += [Bar(row.robot, UNTRAINED, row) for row in untrained_rows(study, some)]
+        bars += [Bar(row.robot, row.name, row) for row in _filled(study, some)]
+    moved = [job for study, _ in studies for job in study.jobs if job.kind == "transfer"]
+    targets = {job.at_least for job in moved if job.at_least is not None}
     said = "return / that of a policy trained there on the true reward; dotted: the target"
-    return _draw_bars(path, [("transfer: the frozen reward on a changed robot", bars)] if bars else [], said, marks[:1])
+    panels = [("transfer: the frozen reward on a changed robot", bars)] if bars else []
+    return _draw_bars(path, panels, said, sorted(targets))
 
 
 def _filled(study: Study, finished: Sequence[Finished]) -> list[Row]:
