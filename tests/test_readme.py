@@ -1,4 +1,4 @@
-"""What the README says is true: files, names, commands, make targets and the robot it describes."""
+"""What README and docs say is true: files, names, commands, make targets and the robot that is described."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ from toolkit.studies import guides
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CHANGED_ROBOT = (ROOT / "docs" / "changed-robot.md").read_text(encoding="utf-8")
+PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -29,14 +29,14 @@ def blocks(language: str, text: str = README) -> list[str]:
 def named_code() -> list[tuple[str, str]]:
     """(file, dotted name or "") of each `folder/file.ext` and `folder/file.py::Name` in the text."""
     return re.findall(
-        r"`((?:robots|demos|toolkit|export|tests)/(?:\w+/)*\w+\.(?:py|yaml))(?:::([\w.]+))?`", README + CHANGED_ROBOT
+        r"`((?:robots|demos|toolkit|export|tests)/(?:\w+/)*\w+\.(?:py|yaml))(?:::([\w.]+))?`", "\n".join(PAGES)
     )
 
 
 def gcl_lines() -> list[str]:
-    """Each `gcl ...` command of the code blocks, without its comment."""
-    lines = (line for text in (README, CHANGED_ROBOT) for block in blocks("sh", text) for line in block.splitlines())
-    return [line.split("  #")[0].strip() for line in lines if line.startswith("gcl ")]
+    """Each `gcl ...` command of the code blocks, without its comment; "..." stands for what was shown before."""
+    lines = (line for text in PAGES for block in blocks("sh", text) for line in block.splitlines())
+    return [line.split("  #")[0].replace(" ... ", " ").strip() for line in lines if line.startswith("gcl ")]
 
 
 def parse(line: str) -> None:
