@@ -70,14 +70,17 @@ def test_onnx_and_run_give_the_rewards_of_the_network(which: str, request: pytes
 
 
 def test_a_policy_is_trained_on_it(bundle: Path, tmp_path: Path):
-    """--objective reward from the ONNX file: the checkpoint says which it was, and alpha is that of its learning."""
-    arguments = ["train", "--objective", "reward", "--robot", "cartpole", "--reward", bundle / "reward.onnx"]
-    arguments += ["--steps", 256, "--eval-every", 0]
+    """Whoever gives one means that objective; the checkpoint says which it was, and alpha is that of its learning."""
+    arguments = ["train", "--robot", "cartpole", "--reward", bundle / "reward.onnx", "--steps", 256, "--eval-every", 0]
     assert gcl(*arguments, "--out", tmp_path / "again", *settings()) == 0
     assert load(tmp_path / "again").demos["reward_sha256"] == load_frozen_reward(bundle, SPEC).sha256
     assert load(tmp_path / "again").config.reward.alpha == 0.07
     assert gcl(*arguments, "--out", tmp_path / "own", *settings("reward.alpha=0.3")) == 0
     assert load(tmp_path / "own").config.reward.alpha == 0.3
+    assert load(tmp_path / "own").config.objective == "reward"
+    for wrong in (["--objective", "gan-gcl", "--reward", bundle], ["--objective", "reward", "--robot", "cartpole"]):
+        result = CliRunner().invoke(main, [str(word) for word in ["train", *wrong]])
+        assert result.exit_code == 2 and "'reward' needs --reward, and no other takes one" in result.output
 
 
 @pytest.mark.parametrize("theirs", [{}, {"reward": 3}, {"reward": {}}, {"reward": {"alpha": "0.1"}}, None])

@@ -39,11 +39,12 @@ def prepare(demos: Path | None, robot: str | None, out: Path | None, options: di
     """
     if options["background"] is not None:
         raise TrainingError("--background is for --offline; otherwise the policy's own experience is the background")
-    config = config_from_options(options)
+    given = ["objective=reward"] if options["reward_file"] is not None else []
+    config = config_from_options(options, given)
     if config.objective == "offline":
         raise TrainingError("objective 'offline' without --offline")
     if (config.objective == "reward") != (options["reward_file"] is not None):
-        raise TrainingError("--objective reward needs --reward, and no other objective takes one")
+        raise TrainingError(f"objective {config.objective!r}: 'reward' needs --reward, and no other takes one")
     if config.objective in FROM_DEMOS:
         if demos is None:
             raise TrainingError(f"--objective {config.objective} needs --demos, the store to learn from")
@@ -103,7 +104,7 @@ def _judged_by_given_reward(
     if path is not None:
         learned = load_frozen_reward(path, spec)
         if learned.alpha is not None:
-            config = config_from_options(options, [f"reward.alpha={learned.alpha!r}"])
+            config = config_from_options(options, ["objective=reward", f"reward.alpha={learned.alpha!r}"])
         identity = {"reward": str(path), "reward_sha256": learned.sha256, "learned_from": learned.demos}
         return Trainer(spec, config, [], frozen_reward=learned.score), identity
     from robots.task import TaskReward

@@ -31,7 +31,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
     "--reward",
     "reward_file",
     type=click.Path(path_type=Path),
-    help="Frozen reward, for --objective reward: .onnx or run.",
+    help="Frozen reward to learn a policy from: .onnx, bundle or run.",
 )
 @click.option(
     "--start", type=click.Path(path_type=Path), help="Run or checkpoint whose policy and value to start from."
@@ -66,7 +66,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --demos my_demos.zarr --out runs/first --resume
       gcl train --demos my_demos.zarr --objective airl --set reward.inputs=state
       gcl train --demos my_demos.zarr --guide --out runs/guide
-      gcl train --objective reward --robot cheetah --reward cheetah.bundle/reward.onnx
+      gcl train --reward cheetah.bundle/reward.onnx --robot cheetah-weak
       gcl train --objective task-reward --robot cheetah --out runs/expert
       gcl train --offline --demos my_demos.zarr --background others.zarr
     """
