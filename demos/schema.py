@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from demos.durable import StoreError
 from demos.episode import ENDINGS
+from robots.model_place import at_place, model_place
 from robots.spec import NOT_IDENTITY, RobotSpec, RobotSpecError, spec_from_dict
 
 SCHEMA = "gcl.demos"
@@ -107,12 +108,13 @@ def create_arrays(root: zarr.Group, spec: RobotSpec) -> None:
         )
 
 
-def root_attributes(spec: RobotSpec, source: str) -> dict[str, Any]:
+def root_attributes(spec: RobotSpec, source: str, path: Path) -> dict[str, Any]:
     """Attributes of an empty store's root.
 
     Args:
         spec: The robot.
         source: How the demonstrations come about: "sim", "robot", "import:<format>".
+        path: Where the store will be.
 
     Returns:
         JSON-ready attributes.
@@ -139,6 +141,7 @@ def root_attributes(spec: RobotSpec, source: str) -> dict[str, Any]:
                 for t in spec.action
             ],
         },
+        "model_place": model_place(spec, path),
         "operators": [],
         "tasks": [],
         "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -206,7 +209,7 @@ def stored_robot(path: Path, attributes: dict[str, Any]) -> RobotSpec:
         attributes: Of its root.
 
     Returns:
-        The robot.
+        The robot, with the directory of its model file where that is still in its place.
 
     Raises:
         StoreError: It cannot be rebuilt, or is not the one the store was made for.
@@ -217,7 +220,7 @@ def stored_robot(path: Path, attributes: dict[str, Any]) -> RobotSpec:
         raise StoreError(f"{path}: the robot in it cannot be read: {error}") from error
     if spec.sha256 != attributes["spec_sha256"]:
         raise StoreError(f"{path}: damaged: the robot in it is not the one it was made for (its SHA-256 differs)")
-    return spec
+    return at_place(spec, attributes.get("model_place"), path)
 
 
 def robot_differences(stored: RobotSpec, wanted: RobotSpec) -> str:

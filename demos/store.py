@@ -68,7 +68,8 @@ class DemoStore(StoreReader):
             for leftover in path.parent.glob(f"{path.name}.*.partial"):
                 shutil.rmtree(leftover, ignore_errors=True)
             unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-            root = zarr.create_group(DurableStore(unfinished), zarr_format=3, attributes=root_attributes(spec, source))
+            attributes = root_attributes(spec, source, path)
+            root = zarr.create_group(DurableStore(unfinished), zarr_format=3, attributes=attributes)
             create_arrays(root, spec)
             unfinished.rename(path)
             sync_folder(path.parent)

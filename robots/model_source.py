@@ -64,7 +64,7 @@ def load_model_source(spec: RobotSpec) -> mujoco.MjSpec:
         if not path.is_file():
             raise RobotSpecError(
                 f"no model file {path}; mjcf is a path beside robot.yaml, dm_control.suite:<domain>, "
-                "dm_control.manipulation:<name> or menagerie:<name>"
+                "dm_control.manipulation:<name> or menagerie:<name>; --robot says where a robot of one's own is"
             )
         return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robots.model_place import at_place, model_place
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
 from toolkit.config import WITHOUT_REWARD, TrainConfig, config_from_dict
 from toolkit.networks import GaussianPolicy, RewardNetwork, build_policy_network, build_reward_network
@@ -55,6 +56,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "format_version": FORMAT_VERSION,
         "kind": "gcl.checkpoint",
         "spec": checkpoint.spec.to_dict(),
+        "model_place": model_place(checkpoint.spec, path.parent),
         "config": checkpoint.config.to_dict(),
         "demos": checkpoint.demos,
         "sample_observations": checkpoint.sample_observations,
@@ -102,7 +104,7 @@ def load(path: str | Path) -> Checkpoint:
             f"{file}: checkpoint format {data['format_version']}; this gcl reads up to {FORMAT_VERSION}: upgrade gcl"
         )
     return Checkpoint(
-        spec=spec_from_dict(data["spec"]),
+        spec=at_place(spec_from_dict(data["spec"]), data.get("model_place"), file.parent),
         config=config_from_dict(_without_withdrawn(data["config"], file)),
         demos=data["demos"],
         sample_observations=data["sample_observations"],

@@ -74,6 +74,8 @@ def command(
         click.echo(json.dumps({**dataclasses.asdict(report), "reference": reference}, default=str))
     else:
         _show(report, reference, str(parts.settings.get("objective")))
+        where = "" if parts.spec.directory is None else f" --robot {os.path.relpath(parts.spec.directory)}"
+        click.echo(f"try it: gcl deploy {report.path} --backend sim{where} --seconds 10")
 
 
 def _signing_key(path: Path | None) -> Ed25519PrivateKey | None:
@@ -111,4 +113,3 @@ def _show(report: BundleReport, reference: dict[str, float] | None, objective: s
     whose = "its own (simulated)" if objective == "reward" else "demos'"
     table.add_row(f"{whose} reward per step, median", median)
     Console().print(table)
-    click.echo(f"try it: gcl deploy {report.path} --backend sim --seconds 10")
