@@ -107,6 +107,7 @@ def test_the_policy_goes_to_the_robot_with_the_reward_it_was_given(bundle: Path,
     assert demos["reward_sha256"] == first.sha256 and demos["learned_from"]["n_episodes"] == 5
     quantiles = loaded.manifest.reward_quantiles  # of what the policy itself does in simulation
     observations, actions = samples_of(load(again))
+    np.testing.assert_allclose(actions[:20], [policy.act(o).copy() for o in observations[:20]], atol=1e-5)
     assert quantiles["0.5"] == pytest.approx(
         float(np.median(then.score(*map(torch.from_numpy, (observations, actions)))))
     )
