@@ -16,12 +16,13 @@ import torch
 from robots.model_place import at_place, model_place
 from robots.spec import RobotSpec, ToolkitError, spec_from_dict
 from toolkit.config import WITHOUT_REWARD, TrainConfig, config_from_dict
+from toolkit.exported_reward import ExportedReward
 from toolkit.networks import GaussianPolicy, RewardNetwork, build_policy_network, build_reward_network
-from toolkit.onnx_reward import OnnxReward
 from toolkit.strictest_reward import Snapshot, StrictestReward
 
 FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.pt"
+_SAMPLES = 2048  # steps kept for the export's parity check
 # Settings of earlier runs that there are no more, and the value that had no effect
 _WITHDRAWN = {"attempts": 1, "reward.average": 0}
 
@@ -40,6 +41,12 @@ class Checkpoint:
     sample_observations: torch.Tensor  # (N, obs_dim) real demo observations, for the export's parity check
     sample_actions: torch.Tensor  # (N, act_dim) the demo actions that went with them
     state: dict[str, Any]  # "trainer": Trainer.state_dict(), "seconds": wall clock spent [s]
+
+
+def sample_steps(observations: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Some of the steps (N, obs_dim), (N, act_dim), the same each time: what an export is proven with."""
+    pick = np.random.default_rng(0).permutation(len(actions))[:_SAMPLES]
+    return observations[pick], actions[pick]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -134,7 +141,7 @@ def build_policy(checkpoint: Checkpoint) -> GaussianPolicy:
     return policy.eval()
 
 
-def build_reward(checkpoint: Checkpoint) -> RewardNetwork | StrictestReward | OnnxReward:
+def build_reward(checkpoint: Checkpoint) -> RewardNetwork | StrictestReward | ExportedReward:
     """The reward of a checkpoint, on the CPU: learned, the strictest of its snapshots where it has some, or given.
 
     One that learns none has 0 everywhere.
@@ -146,7 +153,7 @@ def build_reward(checkpoint: Checkpoint) -> RewardNetwork | StrictestReward | On
     if objective == "reward":
         if "onnx" not in trainer["judge"]:
             raise CheckpointError("a run from before the given reward was kept in its checkpoint; train it anew")
-        return OnnxReward(trainer["judge"]["onnx"].numpy().tobytes()).eval()
+        return ExportedReward(trainer["judge"]["onnx"].numpy().tobytes()).eval()
     reward = build_reward_network(spec, checkpoint.config.reward)
     reward.load_state_dict(trainer["reward"])
     if objective in WITHOUT_REWARD:

@@ -20,11 +20,11 @@ from toolkit.checkpoint import (
     build_reward,
     load,
     require_accepted,
+    sample_steps,
 )
 from toolkit.evidence import FIRST_JUDGING_SEED, act, mean_action
 
 _EPISODES = 8  # of the policy, where there are no demos
-_SAMPLES = 2048  # of their steps
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,4 @@ def samples_of(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
     episodes, _ = act(sim, mean_action(build_policy(checkpoint), torch.device("cpu")), spec.episode_steps)
     sim.close()
     rows = np.concatenate(episodes).astype(np.float32)
-    rows = rows[np.random.default_rng(0).permutation(len(rows))[:_SAMPLES]]
-    return rows[:, : spec.obs_dim], rows[:, spec.obs_dim :]
+    return sample_steps(rows[:, : spec.obs_dim], rows[:, spec.obs_dim :])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robots.spec import RobotSpec, ToolkitError
-from toolkit.onnx_reward import OnnxReward
+from toolkit.exported_reward import ExportedReward
 
 
 class FrozenRewardError(ToolkitError):
@@ -20,7 +20,7 @@ class FrozenRewardError(ToolkitError):
 class LearnedReward:
     """A frozen reward, and what a policy that learns from it has to know of its making."""
 
-    score: OnnxReward
+    score: ExportedReward
     alpha: float | None
     """Temperature it was learned at: to it the demos are a policy that maximises E[r] + alpha H; None if not known."""
     demos: dict[str, Any]
@@ -51,7 +51,7 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> LearnedReward:
         raw = path.read_bytes()
         return _from_onnx(raw, path, hashlib.sha256(raw).hexdigest(), spec)
     from export.to_onnx import reward_to_onnx
-    from toolkit.checkpoint import FILE_NAME, load, require_reward
+    from toolkit.checkpoint import FILE_NAME, build_reward, load, require_reward
     from toolkit.export_parts import parts_of
 
     checkpoint = load(path)
@@ -59,14 +59,16 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> LearnedReward:
     checkpoint.spec.require_same_names(spec, f"{path}: a reward")
     file = path / FILE_NAME if path.is_dir() else path
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return _from_onnx(reward_to_onnx(parts_of(checkpoint)), path, sha256, spec)
+    reward = build_reward(checkpoint)
+    raw = reward.onnx if isinstance(reward, ExportedReward) else reward_to_onnx(parts_of(checkpoint))
+    return _from_onnx(raw, path, sha256, spec)
 
 
 def _from_onnx(raw: bytes, path: Path, sha256: str, spec: RobotSpec) -> LearnedReward:
     from export.metadata import contract_from_metadata, spec_of
 
     try:
-        reward = OnnxReward(raw)
+        reward = ExportedReward(raw)
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise FrozenRewardError(f"{path}: not an ONNX file that runs: {' '.join(str(error).split())[:200]}") from error
     contract = contract_from_metadata(reward.session.get_modelmeta().custom_metadata_map, str(path))
@@ -78,8 +80,10 @@ def _from_onnx(raw: bytes, path: Path, sha256: str, spec: RobotSpec) -> LearnedR
 
 
 def _alpha(contract: Mapping[str, Any]) -> float | None:
-    """Of the settings in the file; they may be another program's, which says nothing of it."""
-    settings = contract.get("settings")
+    """Of the reward's own learning; the settings in the file may be another program's, which say nothing of it."""
+    demos, settings = contract.get("demos"), contract.get("settings")
     reward = settings.get("reward") if isinstance(settings, dict) else None
     alpha = reward.get("alpha") if isinstance(reward, dict) else None
+    if isinstance(demos, dict) and "reward_alpha" in demos:  # the settings are those of a policy that was given it
+        alpha = demos["reward_alpha"]
     return alpha if isinstance(alpha, float) else None

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from robots.batch import BatchSim
+from toolkit.exported_reward import ExportedReward
 from toolkit.losses import generator_reward
 from toolkit.networks import GaussianPolicy
-from toolkit.onnx_reward import OnnxReward
 from toolkit.policy_mixture import Scorer
 from toolkit.rollout import Rollout
 
@@ -52,7 +52,7 @@ class GivenReward:
 
     def state_dict(self) -> dict[str, Any]:
         """A learned reward goes along with the policy that learned from it, as the bytes of its file."""
-        if not isinstance(self.reward, OnnxReward):
+        if not isinstance(self.reward, ExportedReward):
             return {}
         return {"onnx": torch.frombuffer(bytearray(self.reward.onnx), dtype=torch.uint8)}
 

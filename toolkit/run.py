@@ -23,7 +23,6 @@ from toolkit.metrics import MetricsLog
 from toolkit.networks import GaussianPolicy
 from toolkit.trainer import TrainingError
 
-_SAMPLES = 2048  # demo steps kept for the export's parity check
 _EVALUATION_COLUMNS = ["iteration", "steps", "seconds", "mean", "std", "episodes"]
 
 OnProgress = Callable[[Any, dict[str, float], Evaluation | None], None]
@@ -91,9 +90,8 @@ class Run(Generic[AnyLearner]):
         self.interrupted = False
         observations = [e.observations[:-1] for e in episodes] or [np.zeros((0, trainer.spec.obs_dim), np.float32)]
         actions = [e.actions for e in episodes] or [np.zeros((0, trainer.spec.act_dim), np.float32)]
-        all_observations, all_actions = np.concatenate(observations), np.concatenate(actions)
-        pick = np.random.default_rng(0).permutation(len(all_actions))[:_SAMPLES]
-        self._sample = torch.from_numpy(all_observations[pick]), torch.from_numpy(all_actions[pick])
+        sample = checkpoints.sample_steps(np.concatenate(observations), np.concatenate(actions))
+        self._sample = torch.from_numpy(sample[0]), torch.from_numpy(sample[1])
 
     def resume(self) -> None:
         """Takes up the folder's checkpoint.

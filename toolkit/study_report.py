@@ -96,8 +96,9 @@ def untrained_rows(study: Study, finished: Sequence[Finished]) -> list[Row]:
     """
     found: dict[str, dict[int, Finished]] = {}
     for job, result in finished:
-        if result is not None and "mean" in (result.stages.get("too") or {}) and "eval-truth" in result.stages:
-            ratio = result.stages["too"]["mean"] / result.stages["eval-truth"]["mean"]
+        untrained = None if result is None else _measured_too(result).get("mean")
+        if result is not None and untrained is not None and "eval-truth" in result.stages:
+            ratio = untrained / result.stages["eval-truth"]["mean"]
             as_it_is = dataclasses.replace(result, ratio=ratio, failed=None)
             found.setdefault(job.shown_robot, {}).setdefault(job.seed, (job, as_it_is))
     return [_row(study, robot, [list(by_seed.values())]) for robot, by_seed in found.items()]
@@ -263,7 +264,7 @@ def _details(job: Job, result: Result) -> str:
     """The parts of a figure that is not measured against the demos."""
     one = "the policy it was learned with" if job.kind == "reoptimise" else "a policy trained on the true reward"
     against = result.stages["eval" if job.kind == "reoptimise" else "eval-truth"]["mean"]
-    pearson, untrained = _pearson(result), (result.stages.get("too") or {}).get("mean")
+    pearson, untrained = _pearson(result), _measured_too(result).get("mean")
     return (
         f"{result.mean:.0f} against {against:.0f} of {one}"
         + ("" if result.demos_mean is None else f"; demos {result.demos_mean:.0f}")
@@ -273,7 +274,12 @@ def _details(job: Job, result: Result) -> str:
 
 
 def _pearson(result: Result) -> float | None:
-    return (result.stages.get("too") or {}).get("pearson")
+    return _measured_too(result).get("pearson")
+
+
+def _measured_too(result: Result) -> dict[str, Any]:
+    """What the job's further command printed; empty where it has none, or did not come to it."""
+    return result.stages.get("too") or {}
 
 
 def _machine(result: Result) -> str:

@@ -88,12 +88,13 @@ def test_a_reward_that_says_nothing_of_its_temperature(theirs: object):
     """Another program's settings are in its file, or a number that is none: then nothing is made up."""
     assert _alpha({"settings": theirs}) is None and _alpha({}) is None
     assert _alpha({"settings": {"reward": {"alpha": 0.1}}}) == 0.1
+    assert _alpha({"settings": {"reward": {"alpha": 0.1}}, "demos": {"reward_alpha": "0.2"}}) is None
 
 
 def test_the_policy_goes_to_the_robot_with_the_reward_it_was_given(bundle: Path, tmp_path: Path):
     """Exported, it has the given reward, for its own robot; that bundle's reward is as good as the first one's."""
     again, shipped = tmp_path / "again", tmp_path / "again.bundle"
-    words = ["train", "--objective", "reward", "--robot", "cartpole", "--steps", 256, "--eval-every", 0, *settings()]
+    words = ["train", "--robot", "cartpole", "--steps", 256, "--eval-every", 0, *settings("reward.alpha=0.3")]
     assert gcl(*words, "--reward", bundle, "--out", again) == 0
     assert gcl("export", "--checkpoint", again, "--out", shipped, "--check") == 0
     first, then = load_frozen_reward(bundle, SPEC), load_frozen_reward(shipped, SPEC)
@@ -104,6 +105,7 @@ def test_the_policy_goes_to_the_robot_with_the_reward_it_was_given(bundle: Path,
     observation = s[0].numpy()
     np.testing.assert_allclose(policy.act(observation), load_policy(again).act(observation), atol=1e-5)
     demos = loaded.manifest.demos
+    assert (first.alpha, then.alpha, load_frozen_reward(again, SPEC).alpha) == (0.07, 0.07, 0.07)  # of its own learning
     assert demos["reward_sha256"] == first.sha256 and demos["learned_from"]["n_episodes"] == 5
     quantiles = loaded.manifest.reward_quantiles  # of what the policy itself does in simulation
     observations, actions = samples_of(load(again))

@@ -105,7 +105,10 @@ def _judged_by_given_reward(
         learned = load_frozen_reward(path, spec)
         if learned.alpha is not None:
             config = config_from_options(options, ["objective=reward", f"reward.alpha={learned.alpha!r}"])
-        identity = {"reward": str(path), "reward_sha256": learned.sha256, "learned_from": learned.demos}
+        identity = {
+            "reward": str(path), "reward_sha256": learned.sha256, "reward_alpha": learned.alpha,
+            "learned_from": learned.demos,
+        }  # fmt: skip
         return Trainer(spec, config, [], frozen_reward=learned.score), identity
     from robots.task import TaskReward
 

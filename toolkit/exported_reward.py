@@ -10,7 +10,7 @@ from torch import Tensor
 from export.onnx_guard import check_onnx
 
 
-class OnnxReward(torch.nn.Module):
+class ExportedReward(torch.nn.Module):
     """Runs in ONNX Runtime on the CPU; nothing of it can be learned any more."""
 
     def __init__(self, raw: bytes) -> None:
@@ -38,6 +38,6 @@ class OnnxReward(torch.nn.Module):
         (scores,) = self.session.run(None, feeds)
         return torch.from_numpy(np.asarray(scores)).reshape(observation.shape[:-1]).to(observation.device)
 
-    def __deepcopy__(self, memo: object) -> OnnxReward:
+    def __deepcopy__(self, memo: object) -> ExportedReward:
         """Another session on the same bytes: a session cannot be copied."""
-        return OnnxReward(self.onnx)
+        return ExportedReward(self.onnx)

@@ -14,8 +14,8 @@ from export.to_onnx import reward_to_onnx
 from robots.robot_yaml import load_robot
 from toolkit.config import RewardConfig
 from toolkit.export_parts import ExportParts
+from toolkit.exported_reward import ExportedReward
 from toolkit.networks import RewardNetwork, build_reward_network
-from toolkit.onnx_reward import OnnxReward
 
 SPEC = load_robot("cartpole")
 
@@ -36,7 +36,7 @@ def raw(network: RewardNetwork) -> bytes:
 def test_any_leading_shape_as_the_network(network: RewardNetwork, raw: bytes, shape: tuple[int, ...]) -> None:
     """A step, steps, a rollout [T, B]; a copy, which the exporter makes, is as good."""
     s, a = torch.randn(*shape, SPEC.obs_dim), torch.rand(*shape, SPEC.act_dim) * 2 - 1
-    reward = OnnxReward(raw)
+    reward = ExportedReward(raw)
     for one in (reward, copy.deepcopy(reward)):
         torch.testing.assert_close(one(s, a), network(s, a).detach(), atol=1e-5, rtol=0.0)
     assert list(reward.parameters()) == []
@@ -50,6 +50,6 @@ def test_a_file_that_reaches_beyond_itself_is_refused(raw: bytes, tmp_path: Path
     weight.ClearField("raw_data")
     weight.data_location = onnx.TensorProto.EXTERNAL
     with pytest.raises(BundleError, match="outside the file"):
-        OnnxReward(model.SerializeToString())
+        ExportedReward(model.SerializeToString())
     with pytest.raises(BundleError):
-        OnnxReward(b"not ONNX")
+        ExportedReward(b"not ONNX")
