@@ -105,7 +105,9 @@ def test_the_policy_goes_to_the_robot_with_the_reward_it_was_given(bundle: Path,
     observation = s[0].numpy()
     np.testing.assert_allclose(policy.act(observation), load_policy(again).act(observation), atol=1e-5)
     demos = loaded.manifest.demos
-    assert (first.alpha, then.alpha, load_frozen_reward(again, SPEC).alpha) == (0.07, 0.07, 0.07)  # of its own learning
+    kept = load_frozen_reward(again, SPEC)
+    assert kept.score.onnx == first.score.onnx  # taken as it is
+    assert (first.alpha, then.alpha, kept.alpha) == (0.07, 0.07, 0.07)  # of its own learning
     assert demos["reward_sha256"] == first.sha256 and demos["learned_from"]["n_episodes"] == 5
     quantiles = loaded.manifest.reward_quantiles  # of what the policy itself does in simulation
     observations, actions = samples_of(load(again))
