@@ -31,13 +31,23 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Store, NAME.zarr; one there is added to.")
 @click.option("--robot", help="Robot. Default: that of the store, or of the policy.")
 @click.option(
-    "--operator", type=click.Choice(["script", "random", "policy", "expert"]), default="random", show_default=True
+    "--operator",
+    type=click.Choice(["script", "random", "policy", "expert", "controller"]),
+    default="random",
+    show_default=True,
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="Bundle, checkpoint or run that acts (policy, expert).")
 @click.option(
     "--script", type=click.Path(path_type=Path), help="Actions: .npy, .csv or .yaml keyframes. Default: a wave."
 )
-@click.option("--noise", type=float, default=0.0, help="Standard deviation added to a policy's actions.")
+@click.option(
+    "--controller",
+    type=click.Path(path_type=Path),
+    help="Python file of your own whose make_act(spec) gives the function observation -> action.",
+)
+@click.option(
+    "--noise", type=float, default=0.0, help="Standard deviation added to a policy's or controller's actions."
+)
 @click.option("--smoothness", type=float, default=0.9, show_default=True, help="Of random actions, 0 to 1.")
 @click.option(
     "--backend", type=click.Choice(["task", "sim", "mock", "udp"]), help="Default: task if the robot has one, else sim."
@@ -65,6 +75,7 @@ def command(out: Path, robot: str | None, episodes: int, seed: int, as_json: boo
       gcl record --robot cheetah --out first.zarr -n 3
       gcl record --operator expert --policy runs/expert --out my_demos.zarr -n 5
       gcl record --robot cheetah --backend mock --operator script --seconds 2 --out dry_run.zarr
+      gcl record --robot jaco --operator controller --controller demos/controllers/jaco_reach.py --out reach.zarr
     """
     from demos.store import DemoStore
 
@@ -184,13 +195,20 @@ def _robot(robot: str | None, out: Path, options: dict[str, Any]) -> tuple[Robot
 
 
 def _operator(spec: RobotSpec, act: Any, steps: int, options: dict[str, Any]) -> Operator:
+    from demos.controller import Controller
     from demos.operators import PolicyOperator, RandomOperator, ScriptOperator, read_script, wave
 
     kind, script = options["operator"], options["script"]
     if script is not None and kind != "script":
         raise click.UsageError(f"--operator {kind} takes no --script")
-    if options["noise"] and act is None:
+    controller = options["controller"]
+    if (kind == "controller") != (controller is not None):
+        needs = "needs --controller" if controller is None else "takes no --controller"
+        raise click.UsageError(f"--operator {kind} {needs}")
+    if options["noise"] and act is None and controller is None:
         raise click.UsageError(f"--operator {kind} takes no --noise")
+    if controller is not None:
+        return PolicyOperator(Controller(controller, spec), f"controller:{controller.name}", options["noise"])
     if act is not None:
         return PolicyOperator(act, f"{kind}:{options['policy'].name}", options["noise"])
     if kind == "random":

@@ -85,6 +85,20 @@ def test_scripts_and_their_operator_names(tmp_path: Path) -> None:
     assert (first.actions == [0, 0, 1, 0, 0, 0]).all() and np.abs(second.actions).max() > 0.1
 
 
+def test_a_controller_of_ones_own(tmp_path: Path) -> None:
+    """A Python file acts, with noise if wanted, and the store says which; its mistakes are told in a line."""
+    mine = tmp_path / "mine.py"
+    mine.write_text("make_act = lambda spec: lambda observation: observation[:6] * 0 + 0.25")
+    using = ("--operator", "controller", "--controller", mine)
+    assert record(tmp_path / "a.zarr", *using).exit_code == 0
+    assert record(tmp_path / "a.zarr", *using, "--noise", 0.1).exit_code == 0
+    first, second = DemoStore.open(tmp_path / "a.zarr").episodes()
+    assert (first.operator, second.operator) == ("controller:mine.py", "controller:mine.py noise 0.1")
+    assert (first.actions == 0.25).all() and 0.0 < second.actions.std() < 0.2
+    mine.write_text("def act(observation):\n    return observation.no_such_thing\nmake_act = lambda spec: act")
+    check_error(record(tmp_path / "b.zarr", *using), "mine.py:2: AttributeError", "no_such_thing")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -96,6 +110,8 @@ def test_scripts_and_their_operator_names(tmp_path: Path) -> None:
         (["--out", "a.zarr", "--robot", "cheetah", "--operator", "policy", "--policy", "x"], ["x: "]),
         (["--out", "a.zarr", "--robot", "cheetah", "--script", "x.npy"], ["random takes no --script"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--noise", "0.1"], ["random takes no --noise"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--operator", "controller"], ["controller needs --controller"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--controller", "x.py"], ["random takes no --controller"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--smoothness", "2"], ["smoothness 2"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--backend", "udp"], ["needs --address"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--backend", "mock", "--address", "x:1"], ["takes no --address"]),
