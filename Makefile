@@ -36,8 +36,8 @@ check: $(STAMP) ## lint, format and types; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-test: $(STAMP) ## the whole suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the whole suite, file by file on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 smoke: $(STAMP) ## two minutes: does learning still reach the expert on two robots
 	$(BIN)/gcl bench learning --smoke --out runs/smoke
