@@ -23,12 +23,14 @@ if "DISPLAY" not in os.environ:
 
 
 def log_physics_warnings() -> None:
-    """Sends MuJoCo's warnings to Python's log, level debug, for all of the process.
+    """Sends MuJoCo's warnings to Python's log, level debug, and drops dm_control's, for all of the process.
 
     Left alone, MuJoCo appends to a MUJOCO_LOG.TXT in the current folder, and dm_control prints a line for each; what
-    they say (a diverged environment) `BatchSim` and the backends detect and report themselves.
+    they say (a diverged environment) `BatchSim` and the backends detect and report themselves. dm_control's own are of
+    beginnings that it draws again.
     """
     mujoco.set_mju_user_warning(_log_warning)
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def _log_warning(message: str) -> None:

@@ -12,6 +12,7 @@ from mujoco import rollout
 from robots.channels import FULL_STATE, element_id
 from robots.model import field_row, stepping_model
 from robots.spec import Distribution, RobotSpec, RobotSpecError, WorldPlacement
+from robots.tool_pose import ToolPoser
 
 _MAX_ATTEMPTS = 10_000  # draws for one state that nothing touches
 _LIFT = 0.01  # [m] step in which "lift" raises the robot, as dm_control's quadruped does
@@ -92,6 +93,7 @@ class _Drawing:
         for name, value in spec.default_pose:
             self.data.qpos[model.jnt_qposadr[element_id(model, "joint", name, "default_pose")]] = value
         self.default_qpos = self.data.qpos.copy()
+        self.tool = None if spec.reset.tool is None else ToolPoser(spec.reset.tool, self.model)
 
     def state(self) -> tuple[np.ndarray, np.ndarray]:
         """One state (num_state,) and placement (n, 3) that meet the spec's condition on contacts."""
@@ -99,13 +101,16 @@ class _Drawing:
             placement = np.array([self._placement(item) for item in self.spec.reset.world]).reshape(-1, 3)
             place(self.spec, self.model, placement)
             self._draw()
+            if self.tool is not None and not self.tool.reach(self.data.qpos, self.rng):
+                continue
             if self.spec.reset.contact == "lift":
                 self._lift()
             if self.spec.reset.contact == "any" or not self._touches():
                 state = np.empty(mujoco.mj_stateSize(self.model, FULL_STATE))
                 mujoco.mj_getState(self.model, self.data, state, FULL_STATE)
                 return state, placement
-        raise RobotSpecError(f"{self.spec.name}: no state without contact in {_MAX_ATTEMPTS} draws of reset")
+        wanted = "without contact" + ("" if self.tool is None else " and with the hand where reset.tool has it")
+        raise RobotSpecError(f"{self.spec.name}: no state {wanted} in {_MAX_ATTEMPTS} draws of reset")
 
     def forward_unactuated(self) -> None:
         """Computes everything for the present state as if the motors were off, as dm_control does after a reset."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from robots.checked_yaml import any_mapping, mapping, number, per_element, sequence, text
-from robots.spec import Distribution, Randomization, ResetSpec, RobotSpecError, WorldPlacement
+from robots.spec import Distribution, Randomization, ResetSpec, RobotSpecError, ToolPose, WorldPlacement
 
 
 def parse_reset(data: object) -> ResetSpec:
@@ -35,6 +36,7 @@ def parse_reset(data: object) -> ResetSpec:
         settle_seconds=number(reset.get("settle_seconds", 0.0), "reset.settle_seconds", least=0.0),
         contact=contact,
         world=tuple(_placement(item, i) for i, item in enumerate(sequence(reset.get("world", []), "reset.world"))),
+        tool=_tool(reset["tool"]) if "tool" in reset else None,
     )
 
 
@@ -94,6 +96,24 @@ def _distributions(data: object, where: str) -> tuple[tuple[str, Distribution], 
         else:
             result.append((joint, Distribution("fixed", number(item, here))))
     return tuple(result)
+
+
+def _tool(data: object) -> ToolPose:
+    keys = [f.name for f in dataclasses.fields(ToolPose) if f.name not in ("lower", "upper")] + ["box"]
+    tool = mapping(data, "reset.tool", keys, keys)
+    box = mapping(tool["box"], "reset.tool.box", ["lower", "upper"], ["lower", "upper"])
+    quaternion = per_element(tool["quaternion"], 4, "reset.tool.quaternion")
+    norm = math.hypot(*quaternion)
+    if norm == 0.0:
+        raise RobotSpecError("reset.tool.quaternion: all zero; (w, x, y, z) of the site's rotation in the world")
+    joints = sequence(tool["joints"], "reset.tool.joints")
+    return ToolPose(
+        site=text(tool["site"], "reset.tool.site"),
+        joints=tuple(text(joint, f"reset.tool.joints[{i}]") for i, joint in enumerate(joints)),
+        lower=per_element(box["lower"], 3, "reset.tool.box.lower"),
+        upper=per_element(box["upper"], 3, "reset.tool.box.upper"),
+        quaternion=tuple(part / norm for part in quaternion),
+    )
 
 
 def _placement(item: object, i: int) -> WorldPlacement:

@@ -112,6 +112,17 @@ class WorldPlacement:
 
 
 @dataclass(frozen=True)
+class ToolPose:
+    """Where an arm's hand is when an episode begins; the joint angles follow from it."""
+
+    site: str  # of the hand, in the model
+    joints: tuple[str, ...]  # that bring it there, from where `joint_pos` put them
+    lower: tuple[float, ...]  # [m] (3,) in the world, uniform up to `upper`
+    upper: tuple[float, ...]  # [m] (3,)
+    quaternion: tuple[float, ...]  # (w, x, y, z) the site's rotation in the world
+
+
+@dataclass(frozen=True)
 class ResetSpec:
     """How an episode begins."""
 
@@ -123,6 +134,7 @@ class ResetSpec:
     settle_seconds: float = 0.0  # [s] simulated with zero ctrl before the episode's clock starts at 0
     contact: str = "any"  # "any" | "reject" (draw again until nothing touches) | "lift" (raise the free joint until so)
     world: tuple[WorldPlacement, ...] = ()
+    tool: ToolPose | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +246,8 @@ class RobotSpec:
         data = {key: value for key, value in self.to_dict().items() if key not in NOT_IDENTITY}
         if not self.stretch:
             del data["stretch"]  # robots from before this field keep their identity
+        if self.reset.tool is None:
+            del data["reset"]["tool"]  # the same
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -262,6 +276,8 @@ def spec_from_dict(data: dict[str, Any]) -> RobotSpec:
         for key in ("joint_pos", "joint_vel"):
             reset[key] = tuple((name, Distribution(**dist)) for name, dist in reset[key])
         reset["world"] = tuple(WorldPlacement(**_tuples(item)) for item in reset["world"])
+        tool = reset.get("tool")
+        reset["tool"] = None if tool is None else ToolPose(**_tuples(tool))
         converted: dict[str, Any] = {
             "observation": tuple(ObservationTerm(**_tuples(item)) for item in data["observation"]),
             "action": tuple(ActionTerm(**item) for item in data["action"]),

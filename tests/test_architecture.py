@@ -37,6 +37,7 @@ OFF_ROBOT = {
         "sim",
         "stretch",
         "task",
+        "tool_pose",
     )
 } | {f"export/{name}.py" for name in ("parity_samples", "reference_check", "to_onnx", "to_variants")}
 # What an extra brings; where the extra is not installed, its drivers are not imported

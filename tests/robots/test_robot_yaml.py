@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robots import RobotSpecError, load_robot, robot_names
 from robots.robot_yaml import parse_robot, read_spec
-from robots.spec import Distribution, spec_from_dict
+from robots.spec import Distribution, ToolPose, spec_from_dict
 
 MINIMAL = {
     "name": "toy",
@@ -22,6 +22,8 @@ MINIMAL = {
     "observation": [{"name": "position", "joint_pos": ["hip"], "unit": "rad"}],
     "action": [{"actuator": "hip", "kind": "effort", "unit": "N m", "scale": 3}],
 }
+
+TOOL = {"site": "hand", "joints": ["hip"], "box": {"lower": [0, 0, 0], "upper": [1, 1, 1]}, "quaternion": [0, 2, 0, 0]}
 
 
 def changed(path: str, value: object) -> dict:
@@ -79,6 +81,11 @@ def test_minimal() -> None:
         ("reset", {"joint_pos": {"hip": "random"}}, ["finite number"]),
         ("reset", {"world": [{"field": "geom_pos", "name": "t"}]}, ["exactly one of annulus, box"]),
         ("reset", {"settle_seconds": -1}, ["at least 0"]),
+        ("reset", {"tool": {"site": "hand"}}, ["reset.tool", "joints"]),
+        ("reset", {"tool": TOOL | {"box": {"lower": [0, 0]}}}, ["reset.tool.box", "upper"]),
+        ("reset", {"tool": TOOL | {"box": {"lower": [0, 0], "upper": [1, 1, 1]}}}, ["reset.tool.box.lower", "3"]),
+        ("reset", {"tool": TOOL | {"quaternion": [0, 0, 0, 0]}}, ["reset.tool.quaternion: all zero"]),
+        ("reset", {"tool": TOOL | {"joints": "hip"}}, ["reset.tool.joints"]),
     ],
 )
 def test_mistakes(path: str, value: object, words: list[str]) -> None:
@@ -129,6 +136,13 @@ def test_distributions() -> None:
         "a": Distribution("fixed", 0.3), "b": Distribution("limits"), "c": Distribution("rotation"),
         "d": Distribution("uniform", 0.0, 1.0), "e": Distribution("normal", 0.0, 2.0),
     }  # fmt: skip
+
+
+def test_where_the_hand_begins() -> None:
+    """A tool's pose is read, and its quaternion made one of length 1."""
+    spec = parse_robot(MINIMAL | {"reset": {"tool": TOOL}})
+    assert spec.reset.tool == ToolPose("hand", ("hip",), (0, 0, 0), (1, 1, 1), (0, 1, 0, 0))
+    assert spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 def test_by_name_by_path_by_folder(tmp_path: Path) -> None:

@@ -94,6 +94,14 @@ def test_identity_is_older_than_stretch() -> None:
     assert dataclasses.replace(spec, stretch=(("bshin", 1.3),)).sha256 != spec.sha256
 
 
+def test_identity_is_older_than_tool() -> None:
+    """The same of an arm's beginning by where its hand is."""
+    old, jaco = load_robot("cheetah").to_dict(), load_robot("jaco")
+    del old["reset"]["tool"]
+    assert spec_from_dict(old).sha256 == "63d2a0b72e8b2ed928d311274706ebc9988b3a7f712eabfd837c0c68df4e2517"
+    assert dataclasses.replace(jaco, reset=dataclasses.replace(jaco.reset, tool=None)).sha256 != jaco.sha256
+
+
 def test_channels_are_wired_once() -> None:
     """A channel used by two terms appears once, where it is used first."""
     spec = load_robot("cartpole")

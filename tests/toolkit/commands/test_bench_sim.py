@@ -43,7 +43,8 @@ def test_sides_take_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("robot", "task"), [("cheetah", "CheetahRun-v1"), ("humanoid", "HumanoidStand-v1"), ("walker-long", "WalkerWalk-v1")]
+    ("robot", "task"),
+    [("cheetah", "CheetahRun-v1"), ("humanoid", "HumanoidStand-v1"), ("walker-long", "WalkerWalk-v1")],
 )
 def test_task_name(robot: str, task: str) -> None:
     """EnvPool's names for dm_control's tasks."""
