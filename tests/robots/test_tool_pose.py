@@ -68,6 +68,19 @@ def test_what_cannot_be_reached(jaco: RobotSpec, model: mujoco.MjModel, monkeypa
         draw_states(far, model, 1, np.random.default_rng(0))
 
 
+def test_limits_are_kept_to(jaco: RobotSpec) -> None:
+    """With little room for a joint most solutions are refused, and none beyond its limits is given out."""
+    model, tool, rng = compile_model(jaco), tool_of(jaco), np.random.default_rng(0)
+    low, high = model.joint("jaco_arm/joint_2").range = 2.4, 3.8  # [rad] of 2.0 to 4.3 that solutions have
+    poser, address, reached = ToolPoser(tool, model), model.joint("jaco_arm/joint_2").qposadr[0], 0
+    for _ in range(60):
+        qpos = rng.uniform(0.0, 2.0 * np.pi, model.nq)
+        if poser.reach(qpos, rng):
+            reached += 1
+            assert low <= qpos[address] <= high
+    assert 5 <= reached <= 40
+
+
 @pytest.mark.parametrize(
     ("robot", "change", "words"),
     [

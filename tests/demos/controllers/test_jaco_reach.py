@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from demos.controller import Controller
 from demos.controllers import jaco_reach
@@ -20,4 +21,5 @@ def test_the_hand_gets_there_and_stays() -> None:
         distance = np.linalg.norm(episode.observations[:, error], axis=1)
         assert distance[0] > 0.1 and distance[-1] < 0.01
         assert (np.diff(distance) < 0.002).all()  # [m]
+        assert -np.diff(distance).min() / spec.control_dt == pytest.approx(jaco_reach.TOP_SPEED, rel=0.1)
         assert episode.return_ > 0.85 * spec.episode_steps
