@@ -182,7 +182,8 @@ class SacConfig:
     """gamma of the generator's return."""
     negatives: str = "current"
     """What scores the discriminator's negatives: "current", the present policy, whoever acted; "mixture", the exact
-    density of the uniform mixture of up to 20 past policies."""
+    density of the uniform mixture of up to 20 past policies, for many joints: where the present policy is sure of its
+    own, log q of old actions falls without bound, and the reward outgrows it."""
     negatives_rows: int = 0
     """The negatives come from this many of the newest steps of each environment; 0 means from all."""
     segments: int = 256
