@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +31,12 @@ class Controller:
             OperatorError: No such file, no `make_act` in it, an exception in it, or what it gave cannot be called.
         """
         self._path = Path(path)
-        module_spec = importlib.util.spec_from_file_location(self._path.stem, self._path)
+        module_spec = importlib.util.spec_from_file_location(f"{__name__}_{self._path.stem}", self._path)
         if not self._path.is_file() or module_spec is None or module_spec.loader is None:
             raise OperatorError(f"{path}: a controller is a Python file, NAME.py, with {MAKER}(spec)")
         module = importlib.util.module_from_spec(module_spec)
+        self._file = module.__file__  # absolute, as tracebacks have it
+        sys.modules[module.__name__] = module  # where what a module defines is looked up, a dataclass for one
         self._call(module_spec.loader.exec_module, module)
         make_act = getattr(module, MAKER, None)
         if not callable(make_act):
@@ -60,10 +63,10 @@ class Controller:
         try:
             return function(*arguments)
         except Exception as error:
-            own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(self._path)]
-            if isinstance(error, SyntaxError):
-                line = error.lineno
-            else:
-                line = own[-1].lineno if own else None
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == self._file]
+            if isinstance(error, SyntaxError) and error.filename == self._file:
+                lines.append(error.lineno)
+            line = lines[-1] if lines else None
             where = self._path if line is None else f"{self._path}:{line}"
             raise OperatorError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -30,6 +30,7 @@ class ToolPoser:
         """
         from dm_control import mujoco as dm_mujoco
         from dm_control.mujoco import wrapper
+        from dm_control.utils import inverse_kinematics
 
         log_physics_warnings()
         element_id(model, "site", tool.site, "reset.tool.site")
@@ -43,6 +44,7 @@ class ToolPoser:
         self._low = np.where(limited, model.jnt_range[joints, 0], 0.0)
         self._high = np.where(limited, model.jnt_range[joints, 1], _TURN)
         self._physics: Any = dm_mujoco.Physics.from_model(wrapper.MjModel(model))
+        self._solve = inverse_kinematics.qpos_from_site_pose
 
     def reach(self, qpos: np.ndarray, rng: np.random.Generator) -> bool:
         """Draws a place for the hand and brings it there.
@@ -55,11 +57,9 @@ class ToolPoser:
         Returns:
             Whether a solution within the joints' limits was found. If not, `qpos` is as it was.
         """
-        from dm_control.utils import inverse_kinematics
-
         tool, data = self._tool, self._physics.data
         data.qpos[:] = qpos
-        result = inverse_kinematics.qpos_from_site_pose(
+        result = self._solve(
             self._physics, tool.site, rng.uniform(tool.lower, tool.upper), np.array(tool.quaternion),
             list(tool.joints), rot_weight=_ROTATION_WEIGHT, inplace=True,
         )  # fmt: skip

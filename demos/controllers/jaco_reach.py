@@ -38,7 +38,7 @@ class JacoReach:
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         """Action (9,) for an observation (30,): q' = W J^T (J W J^T + d^2 I)^-1 v, W the squared top joint speeds."""
         cos, sin, error = (observation[self._columns[term]].astype(float) for term in self._columns)
-        jacobian = self._jacobian(np.arctan2(sin, cos) % (2.0 * np.pi)) * self._speed  # of actions, not of speeds
+        jacobian = self._jacobian(np.arctan2(sin, cos)) * self._speed  # of actions, not of speeds
         velocity = -GAIN * error
         velocity *= min(1.0, TOP_SPEED / max(float(np.linalg.norm(velocity)), 1e-9))
         action = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING**2 * np.eye(3), velocity)

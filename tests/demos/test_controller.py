@@ -40,6 +40,17 @@ def test_acts_and_forgets(spec: RobotSpec, tmp_path: Path) -> None:
         assert [operator(OBSERVATION, t).tolist() for t in range(2)] == [[1.25] * spec.act_dim, [1.5] * spec.act_dim]
 
 
+def test_what_modules_may_do(spec: RobotSpec, tmp_path: Path) -> None:
+    """A dataclass with postponed annotations is looked up by its module, and a name like a library's hides none."""
+    source = (
+        "from __future__ import annotations\nimport dataclasses, json\n@dataclasses.dataclass\nclass Push:\n"
+        "    size: float\n    def __call__(self, observation):\n        return json.loads(str([self.size] * 6))\n"
+        "make_act = lambda spec: Push(0.5)"
+    )
+    (tmp_path / "json.py").write_text(source, encoding="utf-8")
+    assert Controller(tmp_path / "json.py", spec)(OBSERVATION) == [0.5] * 6  # type: ignore[comparison-overlap]
+
+
 def test_what_forgets_nothing_needs_no_reset(spec: RobotSpec, tmp_path: Path) -> None:
     """A plain function will do."""
     controller = Controller(written(tmp_path, "make_act = lambda spec: lambda observation: observation[:6]"), spec)
@@ -62,6 +73,17 @@ def test_a_file_that_is_no_controller(spec: RobotSpec, tmp_path: Path, source: s
     """The line says which file, which line of it, and what is wrong."""
     with pytest.raises(OperatorError, match=words):
         Controller(written(tmp_path, source), spec)
+
+
+def test_lines_of_a_file_beside(spec: RobotSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named from where the user is, the file's lines are found too; those of another file are not taken for its own."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "\n\nmake_act = lambda spec: spec.no_such_field")
+    with pytest.raises(OperatorError, match=r"^mine\.py:3: AttributeError"):
+        Controller("mine.py", spec)
+    written(tmp_path, "\nmake_act = lambda spec: compile('\\n\\n\\nx = 1 +', 'other.py', 'exec')")
+    with pytest.raises(OperatorError, match=r"^mine\.py:2: SyntaxError"):
+        Controller("mine.py", spec)
 
 
 @pytest.mark.parametrize("name", ["absent.py", "mine.txt", "."])

@@ -205,12 +205,12 @@ def _operator(spec: RobotSpec, act: Any, steps: int, options: dict[str, Any]) ->
     if (kind == "controller") != (controller is not None):
         needs = "needs --controller" if controller is None else "takes no --controller"
         raise click.UsageError(f"--operator {kind} {needs}")
-    if options["noise"] and act is None and controller is None:
-        raise click.UsageError(f"--operator {kind} takes no --noise")
     if controller is not None:
-        return PolicyOperator(Controller(controller, spec), f"controller:{controller.name}", options["noise"])
+        act = Controller(controller, spec)
+    if options["noise"] and act is None:
+        raise click.UsageError(f"--operator {kind} takes no --noise")
     if act is not None:
-        return PolicyOperator(act, f"{kind}:{options['policy'].name}", options["noise"])
+        return PolicyOperator(act, f"{kind}:{(controller or options['policy']).name}", options["noise"])
     if kind == "random":
         return RandomOperator(spec, options["smoothness"])
     if script is None:
