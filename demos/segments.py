@@ -1,4 +1,8 @@
-"""Segments: stretches of L steps drawn from demonstrations, none of which crosses the end of an episode."""
+"""Segments: stretches of L steps drawn from demonstrations.
+
+None crosses the end of an episode. Where it is asked for, one may reach past the end of a task, where nothing more can
+happen: its rows then stay at the last observation.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,15 @@ class SegmentBatch:
     """B segments of L steps, time first."""
 
     observations: np.ndarray  # [L+1, B, obs_dim] float32; the last one is s' of the segment's last step
-    actions: np.ndarray  # [L, B, act_dim] float32, dimensionless
+    actions: np.ndarray  # [L, B, act_dim] float32, dimensionless; NaN past the end of a task
 
 
 class SegmentSampler:
     """Draws segments uniformly over every place where one fits, or by weight, with all index work done once."""
 
-    def __init__(self, episodes: Sequence[Episode], length: int, weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, episodes: Sequence[Episode], length: int, weights: Sequence[float] | None = None, past_end: bool = False
+    ) -> None:
         """Lays the episodes end to end and lists where segments may begin.
 
         Args:
@@ -29,6 +35,8 @@ class SegmentSampler:
             length: L, steps in a segment, at least 1.
             weights: One an episode, positive: how likely its places are to be drawn, against those of others. None, or
                 all the same, draws every place alike.
+            past_end: Whether segments may reach past the end of a task (`ended_by` "termination"), from its last step
+                on. Then an episode that ended so is never too short.
 
         Raises:
             EpisodeError: `length` below 1, no episode that long, episodes of different sizes, or impossible weights.
@@ -38,8 +46,11 @@ class SegmentSampler:
         weights = [1.0] * len(episodes) if weights is None else [float(weight) for weight in weights]
         if len(weights) != len(episodes) or not all(0.0 < weight < np.inf for weight in weights):
             raise EpisodeError(f"weights {weights} for {len(episodes)} episodes; expected a positive number for each")
-        kept = [weight for weight, episode in zip(weights, episodes, strict=True) if episode.length >= length]
-        fitting = [episode for episode in episodes if episode.length >= length]
+        # How many segments begin in each episode
+        counts = [e.length if past_end and e.ended_by == "termination" else e.length - length + 1 for e in episodes]
+        kept = [weight for weight, count in zip(weights, counts, strict=True) if count > 0]
+        fitting = [episode for episode, count in zip(episodes, counts, strict=True) if count > 0]
+        counts = [count for count in counts if count > 0]
         if not fitting:
             longest = max((episode.length for episode in episodes), default=0)
             raise EpisodeError(
@@ -57,13 +68,15 @@ class SegmentSampler:
         self.terminations = np.concatenate(ends)  # (sum(T+1),) bool, the task ended with this row's action
         first_rows = np.cumsum([0, *(episode.length + 1 for episode in fitting[:-1])])
         self.starts = np.concatenate(
-            [row + np.arange(episode.length - length + 1) for row, episode in zip(first_rows, fitting, strict=True)]
+            [row + np.arange(count) for row, count in zip(first_rows, counts, strict=True)]
         )  # (number of places,) row where a segment may begin
+        last_rows = np.repeat(first_rows + [episode.length for episode in fitting], counts)
+        # (number of places,) row of the last observation that a segment holds
+        self.stops = np.minimum(self.starts + length, last_rows)
         # (number of places,) share of the places up to each; None draws by a single integer
         self._shares: np.ndarray | None = None
         if len(set(kept)) > 1:
-            places = [episode.length - length + 1 for episode in fitting]
-            self._shares = np.cumsum(np.repeat(np.array(kept) / max(kept), places))
+            self._shares = np.cumsum(np.repeat(np.array(kept) / max(kept), counts))
             self._shares /= self._shares[-1]
         self._offsets = np.arange(length + 1)[:, None]
 
@@ -71,12 +84,13 @@ class SegmentSampler:
         """How much of what is drawn is which step.
 
         Returns:
-            (sum(T+1),) float64, the probability that a step of a drawn segment is this row's; 0 for padding.
+            (sum(T+1),) float64, the probability that a step of a drawn segment is this row's; 0 for padding. What is
+            missing to 1 is past the end.
         """
         count, places = len(self.actions), len(self.starts)
         share = np.full(places, 1.0 / places) if self._shares is None else np.diff(self._shares, prepend=0.0)
         # A row belongs to the segments that have begun by then and have not ended yet
-        begun = np.bincount(self.starts, share, count + 1) - np.bincount(self.starts + self.length, share, count + 1)
+        begun = np.bincount(self.starts, share, count + 1) - np.bincount(self.stops, share, count + 1)
         return np.cumsum(begun)[:count] / self.length
 
     def draw_rows(self, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -87,13 +101,14 @@ class SegmentSampler:
             rng: Source of randomness.
 
         Returns:
-            [L+1, B] int64 row numbers into `observations`; all but the last are rows of `actions` too.
+            [L+1, B] int64 row numbers into `observations`; all but the last are rows of `actions` too, past an end of
+            its padding.
         """
         if self._shares is None:
             places = rng.integers(len(self.starts), size=batch)
         else:
             places = np.searchsorted(self._shares, rng.random(batch), side="right")
-        return self._offsets + self.starts[places]
+        return np.minimum(self._offsets + self.starts[places], self.stops[places])
 
     def sample(self, batch: int, rng: np.random.Generator) -> SegmentBatch:
         """Draws segments, with replacement.

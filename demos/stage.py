@@ -11,6 +11,7 @@ from robots.backend import Backend
 from robots.command import CommandMap
 from robots.observation import ObservationMap
 from robots.spec import RobotSpec
+from robots.termination import Termination
 
 
 class TaskEnvironment(Protocol):
@@ -42,6 +43,7 @@ class BackendStage:
         """Stands before `backend`."""
         self._backend = backend
         self._observe, self._command = ObservationMap(spec), CommandMap(spec)
+        self._terminates = Termination(spec)
         self._sequence = -1
 
     def reset(self) -> Moment:
@@ -56,8 +58,9 @@ class BackendStage:
         # A repeated reading is not a measurement: recorded, it would teach that the action did nothing.
         stale = reading.sequence == self._sequence
         self._sequence = reading.sequence
-        observation = self._observe(reading.values).astype(np.float32)
-        return Moment(observation, reading.timestamp_ns, ended_by="interrupted" if stale else None)
+        observation = self._observe(reading.values)
+        ended_by = "interrupted" if stale else "termination" if self._terminates(observation) else None
+        return Moment(observation.astype(np.float32), reading.timestamp_ns, ended_by=ended_by)
 
 
 class TaskStage:

@@ -6,6 +6,7 @@ Two layers: the keys that mjlab and BeyondMimic made customary (CSV, here at ful
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from robots.spec import ActionTerm, ObservationTerm, RobotSpec, RobotSpecError, 
 
 CONTRACT_KEY = "gcl.contract"
 CONTRACT_VERSION = 1
+_ABSORBING_KEY = "absorbing_reward"
 MAX_HISTORY = 1000  # observations stacked in one input
 
 
@@ -74,18 +76,32 @@ def policy_metadata(spec: RobotSpec, facts: Mapping[str, Any], memory: PolicyMem
     }
 
 
-def reward_metadata(spec: RobotSpec, inputs: tuple[str, ...], facts: Mapping[str, Any]) -> dict[str, str]:
+def reward_metadata(
+    spec: RobotSpec, inputs: tuple[str, ...], facts: Mapping[str, Any], absorbing: float | None = None
+) -> dict[str, str]:
     """Metadata of `reward.onnx`.
 
     Args:
         spec: The robot.
         inputs: Names of the graph's inputs, in order.
         facts: As for `policy_metadata`, with the quantiles of the demos' reward.
+        absorbing: Reward of each step after a task has ended for good; None where tasks do not.
 
     Returns:
         ONNX metadata properties.
     """
-    return {CONTRACT_KEY: _contract(spec, "reward", inputs, "reward", facts)}
+    after = {} if absorbing is None else {_ABSORBING_KEY: absorbing}
+    return {CONTRACT_KEY: _contract(spec, "reward", inputs, "reward", {**facts, **after})}
+
+
+def absorbing_reward_of(metadata: Mapping[str, str]) -> float | None:
+    """Reward of each step after a task has ended for good, by the metadata of a `reward.onnx`; None if it says none."""
+    if CONTRACT_KEY not in metadata:
+        return None
+    value = contract_from_metadata(metadata, "reward.onnx").get(_ABSORBING_KEY)
+    if value is None or (type(value) is float and math.isfinite(value)):
+        return value
+    raise BundleError(f"reward.onnx: its {_ABSORBING_KEY} is {value!r}; expected a finite number")
 
 
 def contract_from_metadata(metadata: Mapping[str, str], where: str) -> dict[str, Any]:

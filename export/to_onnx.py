@@ -64,7 +64,8 @@ class ExportParts(Protocol):
         """observation, action -> reward [batch]; with a true attribute `uses_next_observation`, of three inputs.
 
         In that case the parts have a further attribute, `sample_next_observations` (N, obs_dim). With an attribute
-        `onnx` it is the bytes of an ONNX file already, whose graph is taken over as it is.
+        `onnx` it is the bytes of an ONNX file already, whose graph is taken over as it is; with an attribute
+        `absorbing`, (), it says what each step after the end of a task is worth.
         """
         ...
 
@@ -142,7 +143,7 @@ def write_bundle(
     inputs, sequence = tuple(samples), 1 if memory == PolicyMemory() else MEMORY_SEQUENCE
     facts = _facts(parts, reward, samples, tolerance)
     policy_onnx = _to_onnx(policy, "policy", ("observation",), spec, policy_metadata(spec, facts, memory), memory)
-    reward_onnx = _to_onnx(reward, "reward", inputs, spec, reward_metadata(spec, inputs, facts))
+    reward_onnx = _reward_onnx(reward, inputs, spec, facts)
     errors = parity_errors(OnnxPolicy(policy_onnx), OnnxReward(reward_onnx), vectors, sequence)
     check_parity(errors, tolerance, str(path))
     contents = {"policy.onnx": policy_onnx, "reward.onnx": reward_onnx, "parity.npz": pack_parity(vectors)}
@@ -170,7 +171,13 @@ def reward_to_onnx(parts: ExportParts) -> bytes:
     """
     reward, samples = frozen(parts.reward_module), checked_samples(parts)
     inputs, facts = tuple(samples), _facts(parts, reward, samples, TOLERANCE)
-    return _to_onnx(reward, "reward", inputs, parts.spec, reward_metadata(parts.spec, inputs, facts))
+    return _reward_onnx(reward, inputs, parts.spec, facts)
+
+
+def _reward_onnx(reward: torch.nn.Module, inputs: tuple[str, ...], spec: RobotSpec, facts: dict[str, Any]) -> bytes:
+    absorbing = getattr(reward, "absorbing", None)
+    after = None if absorbing is None else float(absorbing.detach())
+    return _to_onnx(reward, "reward", inputs, spec, reward_metadata(spec, inputs, facts, after))
 
 
 def _facts(

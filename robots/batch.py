@@ -24,7 +24,8 @@ from robots.processors import available_cpus
 from robots.randomize import RandomizedEnvs
 from robots.reset import draw_states, place
 from robots.sensing import SensorBatch
-from robots.spec import RobotSpec, ToolkitError
+from robots.spec import RobotSpec, RobotSpecError, ToolkitError
+from robots.termination import Termination
 
 _LARGEST = 1e6  # [SI] a position or velocity beyond this is a diverged simulation, not a robot
 
@@ -39,8 +40,8 @@ class BatchStep:
 
     observation: np.ndarray  # [B, obs_dim] float64, what the policy acts on next: after a reset where one was due
     final_observation: np.ndarray  # [B, obs_dim] float64 s_{t+1}, before any reset; always finite
-    termination: np.ndarray  # [B] bool, the task ended for good
-    truncation: np.ndarray  # [B] bool, the time limit was reached
+    termination: np.ndarray  # [B] bool, the task ended for good: s_{t+1} is beyond `terminate` of robot.yaml
+    truncation: np.ndarray  # [B] bool, the time limit was reached, and nothing else ended the episode
     quarantined: np.ndarray  # [B] bool, the physics broke: learn nothing from this transition
 
 
@@ -72,7 +73,8 @@ class BatchSim:
                 The states that episodes begin in are drawn with the robot as described.
 
         Raises:
-            RobotSpecError: The robot's description does not fit its model, or says nothing about randomising.
+            RobotSpecError: The robot's description does not fit its model, says nothing about randomising, or ends
+                episodes where they begin.
             BatchSimError: Fewer than one environment or beginning.
         """
         if num_envs < 1 or reset_pool < 1:
@@ -90,11 +92,22 @@ class BatchSim:
             spec, self.model, reset_pool, np.random.default_rng([seed, reset_pool]), threads
         )
         self._pool_observation = self._observe(self._channels.read(pool.state, pool.sensordata))
+        self._terminates = Termination(spec)
+        self._check_beginnings()
         self._random = RandomizedEnvs(spec, self.model, num_envs, seed) if randomize else None
         self._make_models(threads)
         self._rollout: rollout.Rollout | None = rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         self._allocate()
+
+    def _check_beginnings(self) -> None:
+        over = np.flatnonzero(self._terminates(self._pool_observation))
+        if len(over):
+            reason = self._terminates.reason(self._pool_observation[over[0]])
+            raise RobotSpecError(
+                f"{len(over)} of {len(self._pool_observation)} episodes of {self.spec.name} would be over as they "
+                f"begin: {reason}; change `reset` or `terminate` in its robot.yaml"
+            )
 
     def _make_models(self, threads: int) -> None:
         stepped, fresh = self._channels.needs_stepped_sensors, self._channels.needs_fresh_sensors
@@ -169,20 +182,21 @@ class BatchSim:
         self._controls.ctrl(self._command, self.ctrl)
         sane &= self._advance()
         final_observation = self._sense(sane)
+        termination = self._terminates(final_observation)  # what is so, whatever a noisy sensor says
         if self._random is not None:
             self._random.measured(final_observation)
         sane &= np.isfinite(final_observation).all(axis=1)
         quarantined = ~sane
         if quarantined.any():
             final_observation[quarantined] = self._observation[quarantined]
-        truncation = self._schedule.tick() & sane
+        termination &= sane
+        truncation = self._schedule.tick() & sane & ~termination
         if before_reset is not None:
             before_reset()
         self._observation = final_observation.copy()
-        ended = np.flatnonzero(truncation | quarantined)
+        ended = np.flatnonzero(termination | truncation | quarantined)
         if ended.size:
             self._begin(ended)
-        termination = np.zeros(self.num_envs, dtype=bool)
         return BatchStep(self._observation.copy(), final_observation, termination, truncation, quarantined)
 
     def model_of(self, index: int) -> mujoco.MjModel:

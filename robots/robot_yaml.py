@@ -13,7 +13,7 @@ import yaml
 from robots.checked_yaml import any_mapping, did_you_mean, mapping, number, per_element, sequence, text
 from robots.safety_spec import SafetySpec
 from robots.safety_yaml import parse_safety
-from robots.simulation_yaml import parse_randomize, parse_reset
+from robots.simulation_yaml import parse_randomize, parse_reset, parse_terminate
 from robots.spec import (
     ACTION_KINDS,
     CHANNEL_SOURCES,
@@ -41,6 +41,7 @@ VARIANT_KEYS = (
     "default_pose",
     "reset",
     "safety",
+    "terminate",
 )
 _SLICE = re.compile(r"^(?P<name>[^\[\]]+)\[(?P<start>\d+):(?P<stop>\d+)\]$")
 
@@ -174,7 +175,7 @@ def parse_robot(data: object) -> RobotSpec:
     terms = [term.name for term in observation]
     units = _channel_units(observation)
     safety = parse_safety(top["safety"], tuple(units)) if "safety" in top else SafetySpec()
-    return RobotSpec(
+    spec = RobotSpec(
         name=text(top["name"], "name"),
         mjcf=text(top["mjcf"], "mjcf"),
         control_dt=number(top["control_dt"], "control_dt", above=0.0),
@@ -199,6 +200,7 @@ def parse_robot(data: object) -> RobotSpec:
         randomize=parse_randomize(top["randomize"], terms) if "randomize" in top else None,
         practice_seconds=_practice(top),
     )
+    return dataclasses.replace(spec, terminate=parse_terminate(top.get("terminate", {}), spec))
 
 
 def _practice(top: Mapping[str, object]) -> float | None:

@@ -1,4 +1,4 @@
-"""The sections of `robot.yaml` that only simulators obey: how episodes begin, and how wrong the simulator may be."""
+"""The sections of `robot.yaml` that only simulators obey: how episodes begin and end, and how wrong it may be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import math
 from collections.abc import Mapping
 
 from robots.checked_yaml import any_mapping, mapping, number, per_element, sequence, text
-from robots.spec import Distribution, Randomization, ResetSpec, RobotSpecError, ToolPose, WorldPlacement
+from robots.spec import (
+    Distribution,
+    Randomization,
+    ResetSpec,
+    RobotSpec,
+    RobotSpecError,
+    TerminationLimit,
+    ToolPose,
+    WorldPlacement,
+)
 
 
 def parse_reset(data: object) -> ResetSpec:
@@ -67,6 +76,37 @@ def parse_randomize(data: object, terms: list[str]) -> Randomization:
         delay=(int(low), int(high)),
         noise=tuple((term, number(std, f"randomize.noise.{term}", least=0.0)) for term, std in stds.items()),
     )
+
+
+def parse_terminate(data: object, spec: RobotSpec) -> tuple[TerminationLimit, ...]:
+    """Reads the section `terminate`.
+
+    Args:
+        data: What YAML gave.
+        spec: The robot, for what it observes.
+
+    Returns:
+        The checked limits.
+
+    Raises:
+        RobotSpecError: A name that is not observed, or limits that are none or exclude all values.
+    """
+    limits = []
+    for name, item in any_mapping(data, "terminate"):
+        where = f"terminate.{name}"
+        if not spec.elements(name):
+            raise RobotSpecError(
+                f"{where}: not observed; {spec.name} observes {', '.join(spec.observation_names)}; what is before the "
+                "slash names all of that term"
+            )
+        given = mapping(item, where, ["lower", "upper"], [])
+        lower, upper = (number(given[key], f"{where}.{key}") if key in given else None for key in ("lower", "upper"))
+        if lower is None and upper is None:
+            raise RobotSpecError(f"{where}: needs lower, upper or both")
+        if lower is not None and upper is not None and not lower < upper:
+            raise RobotSpecError(f"{where}: lower {lower:g} is not below upper {upper:g}")
+        limits.append(TerminationLimit(name, lower, upper))
+    return tuple(limits)
 
 
 def _range(pair: object, where: str, above: float | None = None, least: float | None = None) -> tuple[float, float]:

@@ -26,7 +26,7 @@ CHANNEL_SOURCES = ("joint_pos", "joint_vel", "activation", "sensor")
 TRANSFORMS = ("identity", "sin", "cos", "log1p", "arcsinh")
 # Prose, how the robot is trained, and how careful the owner is: changing a word, a range or a time must not orphan a
 # day of recordings.
-NOT_IDENTITY = ("description", "practice_seconds", "randomize", "safety")
+NOT_IDENTITY = ("description", "practice_seconds", "randomize", "safety", "terminate")
 ACTION_KINDS = ("effort", "velocity", "position", "ctrl")
 
 
@@ -138,6 +138,20 @@ class ResetSpec:
 
 
 @dataclass(frozen=True)
+class TerminationLimit:
+    """Beyond it the task is over for good: the robot has fallen, or what it carried has."""
+
+    observation: str  # an observation element, or a term and with it all its elements
+    lower: float | None = None  # [unit of the observation] None = no limit
+    upper: float | None = None  # [unit of the observation] None = no limit
+
+    def __str__(self) -> str:
+        """As "height below 0.7 or above 2"."""
+        sides = [f"{word} {x:g}" for word, x in (("below", self.lower), ("above", self.upper)) if x is not None]
+        return f"{self.observation} {' or '.join(sides)}"
+
+
+@dataclass(frozen=True)
 class Randomization:
     """How wrong the simulator may be about the robot; `BatchSim` draws from it when asked to, and nothing else does."""
 
@@ -172,6 +186,7 @@ class RobotSpec:
     safety: SafetySpec = field(default_factory=SafetySpec, compare=False)  # not part of the identity
     randomize: Randomization | None = field(default=None, compare=False)  # for training; not part of the identity
     practice_seconds: float | None = field(default=None, compare=False)  # [s] an episode of training; None: a whole one
+    terminate: tuple[TerminationLimit, ...] = field(default=(), compare=False)  # of the task; not part of the identity
     directory: Path | None = field(default=None, compare=False)  # where robot.yaml lay; not part of the identity
 
     @cached_property
@@ -211,6 +226,11 @@ class RobotSpec:
         return tuple(
             f"{term.name}/{channel.split('/', 1)[1]}" for term in self.observation for channel in term.channels
         )
+
+    def elements(self, name: str) -> list[int]:
+        """Indices of the observation element of that name, or of all elements of the term of that name; may be none."""
+        names = enumerate(self.observation_names)
+        return [i for i, element in names if name in (element, element.split("/", 1)[0])]
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -289,6 +309,7 @@ def spec_from_dict(data: dict[str, Any]) -> RobotSpec:
             "reset": ResetSpec(**reset),
             "randomize": _randomization(data.get("randomize")),
             "safety": safety_from_dict(data.get("safety")),
+            "terminate": tuple(TerminationLimit(**item) for item in data.get("terminate", ())),
         }
         return RobotSpec(**{**data, **converted})
     except (KeyError, TypeError, ValueError) as error:

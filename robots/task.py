@@ -14,6 +14,7 @@ from robots.model import compile_model, field_row, sensor_arguments
 from robots.model_source import log_physics_warnings
 from robots.observation import make_observation
 from robots.spec import RobotSpec, RobotSpecError, ToolkitError
+from robots.termination import Termination
 
 _FORMS = "dm_control.suite:<domain>/<task> or dm_control.manipulation:<name>"
 
@@ -41,7 +42,7 @@ class TaskEnv:
         """
         self.spec = spec
         self._environment = _load(spec, seed)
-        self._command = CommandMap(spec)
+        self._command, self._terminates = CommandMap(spec), Termination(spec)
         self._wired_to: Any = None
         self._running = False
 
@@ -55,10 +56,17 @@ class TaskEnv:
 
         Returns:
             (obs_dim,) float64 observation.
+
+        Raises:
+            TaskError: The robot's own `terminate` ends it there.
         """
         self._environment.reset()
-        self._running = True
-        return self._observe()
+        observation = self._observe()
+        self._running = not self._terminates(observation)
+        if not self._running:
+            reason = self._terminates.reason(observation)
+            raise TaskError(f"an episode of {self.spec.task} is over as it begins: {reason}; change `terminate`")
+        return observation
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         """One control step.
@@ -85,9 +93,10 @@ class TaskEnv:
         except PhysicsError as error:
             self._running = False
             raise TaskError(f"the physics of {self.spec.task} broke: {error}") from error
-        self._running = not timestep.last()
-        termination = timestep.last() and timestep.discount == 0.0
-        return self._observe(), float(timestep.reward), termination, timestep.last() and not termination
+        observation = self._observe()
+        termination = bool(self._terminates(observation)) or (timestep.last() and timestep.discount == 0.0)
+        self._running = not (termination or timestep.last())
+        return observation, float(timestep.reward), termination, timestep.last() and not termination
 
     def _observe(self) -> np.ndarray:
         self._wire()

@@ -56,7 +56,8 @@ class RewardConfig:
     shaping: bool | None = None
     """Whether a potential h(s) is learned beside r_psi: f = r + gamma h(s') - h(s); None means: for "airl" only."""
     segment: int = 32
-    """L, steps per scored segment; 0 means the whole episode (exact GAN-GCL)."""
+    """L, steps per scored segment; 0 means the whole episode (exact GAN-GCL). With 1 nothing is learned of what comes
+    after the end of a task (`terminate` of robot.yaml), and its value is 0."""
     alpha: float = 0.02
     """Temperature of the maximum-entropy policy, the same in the discriminator and for the generator."""
     temper: float | None = None

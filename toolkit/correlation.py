@@ -190,7 +190,9 @@ def _returns(spec: RobotSpec, act: Act, reward: FrozenReward, seed: int) -> tupl
         total += true_reward
         ended = termination or truncation
     s, a = (torch.from_numpy(np.stack(rows)).float() for rows in (observations, actions))
-    return total, float(reward(s, a).double().sum())
+    absorbing = getattr(reward, "absorbing", None)  # the true reward after the end is 0
+    after = 0.0 if absorbing is None else (spec.episode_steps - len(actions)) * float(absorbing.detach())
+    return total, float(reward(s, a).double().sum()) + after
 
 
 def plot_correlation(path: Path, correlation: Correlation) -> Path:

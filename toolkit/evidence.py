@@ -19,7 +19,7 @@ from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.losses import effective_sample_size
 from toolkit.networks import GaussianPolicy
 from toolkit.rollout import Collector, Rollout
-from toolkit.segment_reward import step_rewards
+from toolkit.segment_reward import rewards_along
 from toolkit.whole_segments import draw_segments, whole_segments
 
 if TYPE_CHECKING:
@@ -203,14 +203,14 @@ class _Discriminator:
         self.expert = expert.draw(count, generator)
         state, next_state = map(self.reward.normalizer, (rollout.observation, rollout.next_observation))
         experience = Segments(state, next_state, rollout.action, rollout.termination, rollout.log_prob)
-        whole = whole_segments(rollout, self.segment)
+        whole = whole_segments(rollout, self.segment, past_end=self.reward.absorbing is not None)
         self.own = draw_segments(experience, whole, self.segment, count, generator)
         self.rollout = rollout
 
     @torch.no_grad()
     def _reward(self, segments: Segments) -> Tensor:
         """(N,) f / alpha of segments, summed in float64."""
-        return step_rewards(self.reward, segments, self.discount).double().sum(0) / self.alpha
+        return rewards_along(self.reward, segments, self.discount).double().sum(0) / self.alpha
 
     def auc(self) -> float:
         expert, own = (
@@ -224,7 +224,8 @@ class _Discriminator:
         return float(effective_sample_size(score) / len(score))
 
     def likelihood_gap(self) -> float:
-        return judgement.likelihood_gap(self.rollout.log_prob[~self.rollout.quarantined], self.expert.log_q)
+        taken = self.expert.log_q[~self.expert.absorbed]
+        return judgement.likelihood_gap(self.rollout.log_prob[~self.rollout.quarantined], taken)
 
     @torch.no_grad()
     def log_z_drift(self, metrics: Sequence[Mapping[str, float]]) -> float | None:

@@ -16,7 +16,11 @@ from toolkit.policy_mixture import Scorer, members, mix_segments
 
 @dataclass(frozen=True)
 class Segments:
-    """N segments of L steps with the log density of their actions."""
+    """N segments of L steps with the log density of their actions.
+
+    A segment may reach past the end of a task, into the absorbing state: whatever its rows hold after a termination is
+    a place holder.
+    """
 
     state: Tensor  # [L, N, obs_dim] s_t, normalised
     next_state: Tensor  # [L, N, obs_dim] s_{t+1}, normalised, taken before any reset
@@ -24,9 +28,22 @@ class Segments:
     termination: Tensor  # [L, N] bool, the task ended with this step
     log_q: Tensor  # [L, N] log q(a_t | s_t) under the policy that is judged [nats]
 
-    def log_density(self) -> Tensor:
-        """(N,) log q(tau) = sum_t log q(a_t | s_t) [nats], added up in float64: L may be a thousand."""
-        return self.log_q.double().sum(0)
+    @property
+    def absorbed(self) -> Tensor:
+        """[L, N] bool: the task had ended before this step."""
+        return self.termination.cumsum(0) - self.termination.to(torch.int64) > 0
+
+    def log_density(self, log_prob: Tensor | None = None) -> Tensor:
+        """Log density of the actions, added up in float64: L may be a thousand.
+
+        Args:
+            log_prob: [L, N] log pi(a_t | s_t) [nats] of some policy; None for `log_q`.
+
+        Returns:
+            (N,) log pi(tau) = sum_t log pi(a_t | s_t); nobody acts in the absorbing state, so its steps add nothing.
+        """
+        log_prob = self.log_q if log_prob is None else log_prob
+        return log_prob.double().masked_fill(self.absorbed, 0.0).sum(0)
 
     def beside(self, others: Segments) -> Segments:
         """[L, N + M, .] these N and then M others of the same length."""
@@ -67,9 +84,11 @@ class ExpertSegments:
 
     @torch.no_grad()
     def mean_reward(self, reward: RewardNetwork) -> float:
-        """E_demo[r_psi], of all steps as often as they are drawn, without jitter."""
+        """E_demo[r_psi], of all steps as often as they are drawn, those after the end as well, without jitter."""
         r = reward.net(reward.features(self.state, self.action)).squeeze(-1).double()  # (rows,)
-        return float(torch.from_numpy(self.demos.step_shares()).to(r.device) @ r)
+        share = torch.from_numpy(self.demos.step_shares()).to(r.device)
+        after = 0.0 if reward.absorbing is None else (1.0 - share.sum()) * reward.absorbing.double()
+        return float(share @ r + after)
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> Segments:

@@ -7,6 +7,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from export.metadata import absorbing_reward_of
 from export.onnx_guard import check_onnx
 
 
@@ -28,6 +29,8 @@ class ExportedReward(torch.nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+        after = absorbing_reward_of(self.session.get_modelmeta().custom_metadata_map)
+        self.absorbing = None if after is None else torch.tensor(after)  # () reward of a step after the end of a task
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Reward (...) for `observation` (..., obs_dim) and `action` (..., act_dim), on the observation's device."""

@@ -41,7 +41,8 @@ def load_frozen_reward(path: Path, spec: RobotSpec) -> LearnedReward:
         The reward.
 
     Raises:
-        ToolkitError: Nothing usable there, no learned reward, or one of other sizes or of other observations.
+        ToolkitError: Nothing usable there, no learned reward, one of other sizes or of other observations, or one that
+            does not know what an end is worth where the robot's tasks end.
     """
     if path.suffix == ".bundle" or (path / "bundle.json").is_file():
         path = path / "reward.onnx"
@@ -73,6 +74,11 @@ def _from_onnx(raw: bytes, path: Path, sha256: str, spec: RobotSpec) -> LearnedR
         raise FrozenRewardError(f"{path}: not an ONNX file that runs: {' '.join(str(error).split())[:200]}") from error
     contract = contract_from_metadata(reward.session.get_modelmeta().custom_metadata_map, str(path))
     spec_of(contract, str(path)).require_same_names(spec, f"{path}: a reward")
+    if spec.terminate and reward.absorbing is None:
+        raise FrozenRewardError(
+            f"{path}: learned where no task ends, so it does not say what an end is worth, and {spec.name} has "
+            "`terminate` in its robot.yaml; take that out, or learn the reward with it"
+        )
     names = [node.name for node in reward.session.get_inputs()]
     if names != ["observation", "action"]:
         raise FrozenRewardError(f"{path}: takes {names}; a reward takes ['observation', 'action']")

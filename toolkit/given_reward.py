@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robots.batch import BatchSim
 from toolkit.exported_reward import ExportedReward
-from toolkit.losses import generator_reward
+from toolkit.losses import generator_reward, reward_after_end
 from toolkit.networks import GaussianPolicy
 from toolkit.policy_mixture import Scorer
 from toolkit.rollout import Rollout
@@ -23,14 +23,16 @@ FrozenReward = Callable[[Tensor, Tensor], Tensor]  # observation (..., obs_dim),
 class GivenReward:
     """Stands where the RewardLearner stands, and learns nothing."""
 
-    def __init__(self, reward: FrozenReward | None, alpha: float) -> None:
+    def __init__(self, reward: FrozenReward | None, alpha: float, discount: float) -> None:
         """Takes the reward.
 
         Args:
-            reward: A frozen reward of observation and action; None for the true reward, which each rollout brings.
+            reward: A frozen reward of observation and action, perhaps with an attribute `absorbing`, what each step
+                after the end of a task is worth; None for the true reward, which each rollout brings.
             alpha: Temperature: the generator maximises E[r] + alpha H.
+            discount: gamma.
         """
-        self.reward, self.alpha = reward, alpha
+        self.reward, self.alpha, self.discount = reward, alpha, discount
         self.true_reward: list[np.ndarray] = []  # [T][B] of the rollout under way, where the task is the judge
 
     def update(self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float) -> dict[str, float]:
@@ -43,7 +45,9 @@ class GivenReward:
         self, observation: Tensor, next_observation: Tensor, action: Tensor, log_prob: Tensor, termination: Tensor
     ) -> Tensor:
         """Reward of the generator for steps, r - alpha log q; arguments and result as `RewardLearner.label`."""
-        return generator_reward(self._reward(observation, action), log_prob, 0.0, self.alpha, 1)
+        r = generator_reward(self._reward(observation, action), log_prob, 0.0, self.alpha, 1)
+        after = getattr(self.reward, "absorbing", None)
+        return r if after is None else r + termination * reward_after_end(after.to(r.device), self.discount)
 
     def _reward(self, observation: Tensor, action: Tensor) -> Tensor:
         if self.reward is not None:

@@ -22,10 +22,10 @@ class Split:
     held_out: list[Episode]  # possibly none
     held_out_weights: list[float]
 
-    def samplers(self, segment: int) -> tuple[SegmentSampler, SegmentSampler | None]:
+    def samplers(self, segment: int, past_end: bool = False) -> tuple[SegmentSampler, SegmentSampler | None]:
         """Where to draw segments of `segment` steps: to learn from, and to measure on if there is anything."""
-        rest = SegmentSampler(self.held_out, segment, self.held_out_weights) if self.held_out else None
-        return SegmentSampler(self.train, segment, self.weights), rest
+        rest = SegmentSampler(self.held_out, segment, self.held_out_weights, past_end) if self.held_out else None
+        return SegmentSampler(self.train, segment, self.weights, past_end), rest
 
 
 def split(episodes: Sequence[Episode], weights: Sequence[float], share: float, segment: int, seed: int) -> Split:

@@ -97,6 +97,23 @@ def generator_reward(r_t: Tensor, log_q_t: Tensor, log_z: Tensor | float, alpha:
     return r_t - alpha * log_q_t - alpha * log_z / length
 
 
+def reward_after_end(absorbing: Tensor, discount: float) -> Tensor:
+    """sum_{k=1}^inf gamma^k r_a = gamma r_a / (1 - gamma): what the end is worth beside the reward of its own step.
+
+    In the absorbing state each step is worth r_a and nobody acts, so that its soft value is r_a / (1 - gamma)
+    (Kostrikov et al. 2019, "Discriminator-Actor-Critic", arXiv 1809.02925, section 4.2). Given with the last step, it
+    needs no value network to know of that state.
+
+    Args:
+        absorbing: () r_a, reward of each step after the end.
+        discount: gamma, below 1.
+
+    Returns:
+        () what comes after the end, as seen from the step that ends it.
+    """
+    return discount / (1.0 - discount) * absorbing
+
+
 def gradient_penalty(gradient: Tensor) -> Tensor:
     """E |d r_psi / d x|^2: pulls the reward toward one that changes slowly (Mescheder et al. 2018, arXiv 1801.04406).
 

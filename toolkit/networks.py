@@ -164,7 +164,11 @@ class ValueNetwork(nn.Module):
 class RewardNetwork(nn.Module):
     """r_psi: one number per step, dimensionless. Actions are clipped: beyond [-1, 1] the robot cannot tell.
 
-    Beside it there may be a potential h(s), which helps to learn and is not part of the reward (AIRL, section 6).
+    Beside it there may be a potential h(s), which helps to learn and is not part of the reward (AIRL, section 6). Where
+    tasks end for good there is one more state, the absorbing one, and what each step in it is worth (Kostrikov et al.
+    2019, "Discriminator-Actor-Critic", arXiv 1809.02925, section 4.2): with nothing there, a reward that is mostly
+    positive would say "never end" and one mostly negative "end at once", whatever the demos did. It is one state that
+    no action leaves, so that a single number says it.
     """
 
     seen: Tensor | None  # (features,) int64 which observation features r_psi looks at; None for all
@@ -177,6 +181,7 @@ class RewardNetwork(nn.Module):
         state_only: bool = False,
         shaping: bool = False,
         seen: Sequence[int] | None = None,
+        absorbing: bool = False,
     ) -> None:
         """Builds the network.
 
@@ -187,6 +192,7 @@ class RewardNetwork(nn.Module):
             state_only: r_psi(s) instead of r_psi(s, a).
             shaping: Whether there is a potential; it sees all of the observation.
             seen: Observation features that r_psi looks at; None for all.
+            absorbing: Whether tasks end for good.
         """
         super().__init__()
         self.state_only = state_only
@@ -195,6 +201,7 @@ class RewardNetwork(nn.Module):
         width = obs_dim if seen is None else len(seen)
         self.net = mlp(width if state_only else width + act_dim, hidden, 1, last_gain=1.0)
         self.potential = mlp(obs_dim, hidden, 1, last_gain=1.0) if shaping else None
+        self.absorbing = nn.Parameter(torch.zeros(())) if absorbing else None  # () reward of a step after the end
 
     def features(self, state: Tensor, action: Tensor) -> Tensor:
         """Input of `net` (..., features) for a normalised observation (..., obs_dim) and action (..., act_dim)."""
@@ -228,17 +235,18 @@ def build_reward_network(spec: RobotSpec, settings: RewardConfig) -> RewardNetwo
     """
     state_only = settings.inputs == "state"
     seen = _seen(spec, settings.observe) if settings.observe else None
-    return RewardNetwork(spec.obs_dim, spec.act_dim, settings.hidden, state_only, bool(settings.shaping), seen)
+    absorbing = bool(spec.terminate) and settings.segment != 1  # a single step never reaches past the end
+    return RewardNetwork(
+        spec.obs_dim, spec.act_dim, settings.hidden, state_only, bool(settings.shaping), seen, absorbing
+    )
 
 
 def _seen(spec: RobotSpec, names: Sequence[str]) -> list[int]:
     """Indices of the observation elements that are named, or whose term is, in the observation's order."""
-    elements = spec.observation_names
-    words = [{element, element.split("/", 1)[0]} for element in elements]  # each element's own name and its term's
     for name in names:
         require(
-            any(name in word for word in words),
-            f"reward.observe {name!r}; {spec.name} observes {', '.join(elements)}; what is before the slash names all "
-            "of that term",
+            bool(spec.elements(name)),
+            f"reward.observe {name!r}; {spec.name} observes {', '.join(spec.observation_names)}; what is before the "
+            "slash names all of that term",
         )
-    return [i for i, word in enumerate(words) if word & set(names)]
+    return sorted({i for name in names for i in spec.elements(name)})

@@ -28,8 +28,8 @@ from toolkit.maxent import guided_cost_loss
 from toolkit.networks import GaussianPolicy, build_reward_network
 from toolkit.overlap import NEEDED_ESS, WHAT_TO_DO, OverlapError, effective_share, measure_overlap
 from toolkit.scored_segments import ScoredBatch, ScoredSegments
-from toolkit.segment_reward import gradient_between, step_rewards
-from toolkit.trainer import resolve
+from toolkit.segment_reward import gradient_between, rewards_along
+from toolkit.trainer import lasting, resolve
 
 _MEASURED_SEGMENTS = 2048  # background segments on which the overlap is measured
 
@@ -69,7 +69,7 @@ class OfflineLearner:
         """
         if config.policy.warm_start == 0:
             raise OfflineError("policy.warm_start 0: offline, it is the gradient steps of the density fits; at least 1")
-        self.spec, self.config = spec, resolve(config, spec, [episode.length for episode in (*demos, *background)])
+        self.spec, self.config = spec, resolve(config, spec, lasting((*demos, *background), spec))
         config, segment = self.config, self.config.reward.segment
         demos = _usable(demos, "demos", spec, segment)
         background = _usable(background, "background", spec, segment)
@@ -178,9 +178,12 @@ class OfflineLearner:
         """Scores all recordings under the two policies."""
         jitter, kinds = self.config.reward.expert_jitter, (self._demos, self._background)
         # Jitter on both: on the demos alone it would be what tells them apart.
-        train, held_out = zip(*(kind.samplers(self.config.reward.segment) for kind in kinds), strict=True)
+        train, held_out = zip(*(self._samplers(kind) for kind in kinds), strict=True)
         self.demos, self.background = (self._scored(sampler, jitter, self.rng) for sampler in train)
         self.held_out = [sampler and self._scored(sampler, 0.0, self.rng) for sampler in held_out]
+
+    def _samplers(self, side: Split) -> tuple[SegmentSampler, SegmentSampler | None]:
+        return side.samplers(self.config.reward.segment, past_end=self.reward.absorbing is not None)
 
     def _scored(self, sampler: SegmentSampler, jitter: float, rng: np.random.Generator) -> ScoredSegments:
         policies = (self.policy, self.background_policy)
@@ -189,13 +192,13 @@ class OfflineLearner:
     def _draw_to_measure(self, side: Split) -> ScoredBatch:
         """The same segments whenever it is asked; no random number of the learning is used up."""
         seed = self.config.seed
-        sampler, _ = side.samplers(self.config.reward.segment)
+        sampler, _ = self._samplers(side)
         scored = self._scored(sampler, 0.0, np.random.default_rng(seed))
         return scored.draw(_MEASURED_SEGMENTS, torch.Generator(self.device).manual_seed(seed))
 
     def _sums(self, segments: Segments) -> Tensor:
         """(N,) float64 sum of the learned reward over each segment."""
-        return step_rewards(self.reward, segments, self.config.ppo.discount).double().sum(0)
+        return rewards_along(self.reward, segments, self.config.ppo.discount).double().sum(0)
 
     def _gradient_step(self, temper: float) -> dict[str, float]:
         config, count = self.config.reward, self.config.reward.batch_segments

@@ -13,7 +13,7 @@ from torch import Tensor
 from demos.episode import Episode
 from robots.spec import ToolkitError
 from toolkit.rollout import Rollout
-from toolkit.whole_segments import whole_places
+from toolkit.whole_segments import steps_of, whole_places
 
 _FIELDS = ("observation", "next_observation", "action", "termination", "truncation", "quarantined")
 
@@ -136,7 +136,7 @@ class ReplayBuffer:
         return self._take(index // self.num_envs, index % self.num_envs)
 
     def sample_segments(
-        self, length: int, count: int, generator: torch.Generator, newest: int | None = None
+        self, length: int, count: int, generator: torch.Generator, newest: int | None = None, past_end: bool = False
     ) -> Transitions:
         """Draws segments uniformly over every place where one fits, with replacement.
 
@@ -147,25 +147,27 @@ class ReplayBuffer:
             count: N.
             generator: Draws.
             newest: Draw from this many of the newest rows only; None for all.
+            past_end: Whether segments may reach past the end of a task; their rows then stay at the last step.
 
         Returns:
             [L, N, .] steps, time first; [L, 0, .] while there is no whole segment, for long ones take a while.
         """
-        pick, device = self._segment_places(length, newest), generator.device
+        pick, device = self._segment_places(length, newest, past_end), generator.device
         if len(pick):
             pick = pick[torch.randint(len(pick), (count,), generator=generator, device=device)]
-        row = (pick[:, 0] + torch.arange(length, device=device)[:, None]) % self.rows  # [L, N]
-        return self._take(row, pick[:, 1])
+        row, environment = steps_of(pick, length)  # [L, N], (N,)
+        return self._take(row % self.rows, environment)
 
-    def _segment_places(self, length: int, newest: int | None) -> Tensor:
-        """(K, 2): first row and environment of every whole segment."""
+    def _segment_places(self, length: int, newest: int | None, past_end: bool) -> Tensor:
+        """(K, 3): first row, environment and number of steps of every whole segment."""
         size = self.size if newest is None else min(self.size, newest)
         device = self._data["action"].device
         order = (self.position - size + torch.arange(size, device=device)) % self.rows  # oldest first
         broken = self._data["quarantined"][order]
-        ended = broken | self._data["termination"][order] | self._data["truncation"][order]
-        place = whole_places(ended, broken, length)
-        return torch.stack([order[place[:, 0]], place[:, 1]], -1)
+        termination = self._data["termination"][order]
+        ended = broken | termination | self._data["truncation"][order]
+        place = whole_places(ended, broken, length, termination if past_end else None)
+        return torch.stack([order[place[:, 0]], place[:, 1], place[:, 2]], -1)
 
     def _take(self, row: Tensor, env: Tensor) -> Transitions:
         return Transitions(*(self._data[name][row, env] for name in _FIELDS[:-1]))

@@ -19,6 +19,7 @@ from toolkit.losses import (
     gan_gcl_logit,
     generator_reward,
     gradient_penalty,
+    reward_after_end,
     solve_log_z,
 )
 from toolkit.maxent import guided_cost_loss, mixture_log_density
@@ -26,7 +27,7 @@ from toolkit.memory import Memory
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.policy_mixture import Scorer, members
 from toolkit.rollout import Rollout
-from toolkit.segment_reward import gradient_between, step_rewards
+from toolkit.segment_reward import gradient_between, rewards_along, step_rewards
 from toolkit.strictest_reward import Snapshot
 from toolkit.trail import Trail
 from toolkit.whole_segments import draw_segments, whole_segments
@@ -65,7 +66,7 @@ class RewardLearner:
         self.batch = settings.batch_segments
         # A replay has long segments in it already.
         long = config.generator == "ppo" and self.segment > config.ppo.horizon
-        self.trail = Trail(self.segment, _KEPT) if long else None
+        self.trail = Trail(self.segment, _KEPT, reward.absorbing is not None) if long else None
         self.memory = Memory(max(_KEPT, _REMEMBERED // self.segment)) if settings.memory > 0.0 else None
         self.rounds = 0  # rounds of updates so far
         self.snapshots: list[Snapshot] = []  # r_psi as it was once in each of `panel` parts of the run
@@ -109,7 +110,9 @@ class RewardLearner:
         self.rounds += 1
         if progress * self.config.panel >= len(self.snapshots) + 0.5:  # in the middle of its part
             net = {name: x.clone() for name, x in self.reward.net.state_dict().items()}
-            self.snapshots.append(Snapshot(net, self.expert.mean_reward(self.reward)))
+            after = self.reward.absorbing
+            absorbing = None if after is None else float(after.detach())
+            self.snapshots.append(Snapshot(net, self.expert.mean_reward(self.reward), absorbing))
         return metrics | {"reward/temper": temper}
 
     def _actor(
@@ -121,7 +124,7 @@ class RewardLearner:
             return (lambda count: trail.draw(count, generator)) if len(trail) == _KEPT else None
         if rollout.log_prob.numel() == 0:
             return None
-        whole = whole_segments(rollout, self.segment)
+        whole = whole_segments(rollout, self.segment, past_end=self.reward.absorbing is not None)
         return lambda count: draw_segments(experience, whole, self.segment, count, generator)
 
     def _with_memory(
@@ -140,6 +143,8 @@ class RewardLearner:
     ) -> Tensor:
         """Reward of the generator for steps: f - alpha log q - alpha log Z / L; a plain GAN's is its logit.
 
+        A step that ends the task brings all that comes after it, `reward_after_end`.
+
         Args:
             observation: (..., obs_dim) s_t.
             next_observation: (..., obs_dim) s_{t+1}.
@@ -157,9 +162,12 @@ class RewardLearner:
             Segments(normalizer(observation), next_state, action, termination, log_prob),
             self.discount,
         )
-        if self.objective == "gail":
-            return f
-        return generator_reward(f, log_prob, float(self.log_z), self.config.alpha, self.segment)
+        after = self.reward.absorbing
+        if self.objective != "gail":
+            how = float(self.log_z), self.config.alpha, self.segment
+            f = generator_reward(f, log_prob, *how)
+            after = None if after is None else generator_reward(after, torch.zeros_like(after), *how)
+        return f if after is None else f + termination * reward_after_end(after, self.discount)
 
     def _experience(self, rollout: Rollout) -> Segments:
         """The rollout as one stretch [T, B, .], normalised once."""
@@ -173,7 +181,7 @@ class RewardLearner:
     ) -> dict[str, float]:
         config, count = self.config, expert.log_q.shape[1]
         both = expert.beside(actor)
-        r = step_rewards(self.reward, both, self.discount).sum(0)  # (N + M,)
+        r = rewards_along(self.reward, both, self.discount).sum(0)  # (N + M,)
         log_q = both.log_density().to(r.dtype)
         is_expert = torch.arange(len(r), device=r.device) < count
         logit = self._logit(r, log_q, is_expert, temper)
@@ -204,7 +212,7 @@ class RewardLearner:
         assert self.first_policy is not None
         normalizer = self.reward.normalizer
         observation = segments.state * normalizer.std + normalizer.mean
-        log_p = self.first_policy.log_prob(observation, segments.action).double().sum(0).to(log_q.dtype)
+        log_p = segments.log_density(self.first_policy.log_prob(observation, segments.action)).to(log_q.dtype)
         return mixture_log_density(log_p, log_q, 0.0, 1.0)
 
     @torch.no_grad()
@@ -225,12 +233,12 @@ class RewardLearner:
     @torch.no_grad()
     def _measure_held_out(self, expert: Segments, temper: float) -> dict[str, float]:
         """How the discriminator sees demos it never learned from: share called expert, mean log q and r a step."""
-        r = step_rewards(self.reward, expert, self.discount).sum(0)
+        r = rewards_along(self.reward, expert, self.discount).sum(0)
         log_q = torch.zeros_like(r) if self.objective == "gail" else expert.log_density().to(r.dtype)
         logit = gan_gcl_logit(r, log_q, self.log_z.to(r.dtype), self.config.alpha, temper)
         return {
             "held_out/accuracy": float((logit > 0).float().mean()),
-            "held_out/log_q": float(expert.log_q.mean()),
+            "held_out/log_q": float(expert.log_q[~expert.absorbed].mean()),
             "held_out/reward": float(r.mean() / self.segment),
         }
 

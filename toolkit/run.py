@@ -236,6 +236,7 @@ def _identity(spec: RobotSpec, demos: dict[str, Any], config: TrainConfig) -> di
     """What has to be the same for a run to go on."""
     return {
         "robot": spec.sha256,
+        "terminate": spec.terminate,
         "demos": demos.get("chain_sha256"),
         "count": demos.get("used"),
         "background": demos.get("background", {}).get("chain_sha256"),

@@ -50,6 +50,7 @@ class SacLearner:
         alpha: float,
         segment: int,
         generator: torch.Generator,
+        past_end: bool = False,
     ) -> None:
         """Makes critics, optimisers and an empty replay.
 
@@ -59,8 +60,10 @@ class SacLearner:
             alpha: Temperature.
             segment: L, steps per segment of negatives.
             generator: Draws segments in `remember`; its device is where everything is kept.
+            past_end: Whether those segments may reach past the end of a task.
         """
         self.policy, self.config, self.alpha, self.segment = policy, config, alpha, segment
+        self.past_end = past_end
         self.generator = generator
         self.demos: Transitions | None = None
         self.demo_weight = torch.zeros(0)  # (n,)
@@ -109,7 +112,7 @@ class SacLearner:
         self.iteration += 1
         self.replay.add(rollout)
         newest = None if self.config.negatives_rows == 0 else max(self.config.negatives_rows, self.segment)
-        drawn = self.replay.sample_segments(self.segment, self.config.segments, self.generator, newest)
+        drawn = self.replay.sample_segments(self.segment, self.config.segments, self.generator, newest, self.past_end)
         return Rollout(
             log_prob=self.scorer.log_prob(drawn.observation, drawn.action),
             quarantined=torch.zeros_like(drawn.termination),

@@ -67,4 +67,4 @@ class ScoredSegments:
         """
         segments, rows = self.recorded.draw_with_rows(count, generator)
         log_p = clipped_gaussian_log_prob(segments.action, self._mean[rows], self._log_std)
-        return ScoredBatch(segments, log_p.double().sum(0), segments.log_density())
+        return ScoredBatch(segments, segments.log_density(log_p), segments.log_density())

@@ -13,7 +13,7 @@ _PENALTY_POINTS = 2048  # enough for a mean; the double backward pass is the dea
 
 
 def step_rewards(reward: RewardNetwork, segments: Segments, discount: float) -> Tensor:
-    """f of each step: r_psi, with the potential's difference where there is one.
+    """f of each step that was taken: r_psi, with the potential's difference where there is one.
 
     Args:
         reward: r_psi, perhaps with a potential.
@@ -28,6 +28,21 @@ def step_rewards(reward: RewardNetwork, segments: Segments, discount: float) -> 
         return g
     h, next_h = reward.potential(segments.state).squeeze(-1), reward.potential(segments.next_state).squeeze(-1)
     return shaped_reward(g, h, next_h, discount, segments.termination)
+
+
+def rewards_along(reward: RewardNetwork, segments: Segments, discount: float) -> Tensor:
+    """f of each step of segments, those in the absorbing state included, which are worth `reward.absorbing`.
+
+    Args:
+        reward: r_psi, perhaps with a potential.
+        segments: N segments of L steps.
+        discount: gamma of the potential's difference.
+
+    Returns:
+        [L, N] rewards.
+    """
+    f = step_rewards(reward, segments, discount)
+    return f if reward.absorbing is None else torch.where(segments.absorbed, reward.absorbing, f)
 
 
 def gradient_between(reward: RewardNetwork, segments: Segments, count: int, generator: torch.Generator) -> Tensor:

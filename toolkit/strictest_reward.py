@@ -23,6 +23,7 @@ class Snapshot:
 
     net: dict[str, Tensor]  # state dict of `RewardNetwork.net`
     expert: float  # c_k = E_demo[r_k], reward of a step
+    absorbing: float | None = None  # r_k of a step after the end of a task; None where tasks do not end
 
 
 class StrictestReward(nn.Module):
@@ -33,6 +34,7 @@ class StrictestReward(nn.Module):
     """
 
     offset: Tensor  # (K, 1) c - c_k
+    absorbing: Tensor | None  # () the same of a step after the end; None where tasks do not end
 
     def __init__(self, reward: RewardNetwork, snapshots: Sequence[Snapshot]) -> None:
         """Stacks the snapshots.
@@ -49,7 +51,12 @@ class StrictestReward(nn.Module):
             self.weights.append(torch.stack([one.net[f"{i}.weight"].T for one in snapshots]))  # (K, in, out)
             self.biases.append(torch.stack([one.net[f"{i}.bias"] for one in snapshots])[:, None])  # (K, 1, out)
         expert = torch.tensor([one.expert for one in snapshots], dtype=torch.float64)
-        self.register_buffer("offset", (expert.mean() - expert)[:, None].to(self.weights[0].dtype))
+        offset = expert.mean() - expert  # (K,)
+        self.register_buffer("offset", offset[:, None].to(self.weights[0].dtype))
+        after = [one.absorbing for one in snapshots if one.absorbing is not None]
+        self.absorbing = None
+        if len(after) == len(offset):
+            self.absorbing = (torch.tensor(after, dtype=torch.float64) + offset).amin().to(self.weights[0].dtype)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Reward (...) for `observation` (..., obs_dim) and `action` (..., act_dim)."""

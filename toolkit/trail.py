@@ -1,7 +1,8 @@
 """Trail: segments longer than a rollout, put together from the rollouts they stretch over.
 
 The policy learns every few dozen steps; an episode takes a thousand. Each step keeps log q of the policy that took it,
-so the sum over a segment is the log density of the policies that really acted, one after the other.
+so the sum over a segment is the log density of the policies that really acted, one after the other. Where a task ends
+for good, a segment may go on in the absorbing state.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from toolkit.rollout import Rollout
 class Trail:
     """The latest N finished segments of L steps, from B environments."""
 
-    def __init__(self, length: int, keep: int) -> None:
+    def __init__(self, length: int, keep: int, past_end: bool = False) -> None:
         """Starts empty.
 
         Args:
             length: L, steps in a segment.
             keep: N, segments kept; newer ones take the place of older ones.
+            past_end: Whether segments may reach past the end of a task.
         """
-        self.length, self.keep = length, keep
+        self.length, self.keep, self.past_end = length, keep, past_end
         self.added = 0  # segments finished so far
         self._cursor = 0  # row of the ring that the next step goes to
         self._since = torch.zeros(0, dtype=torch.int64)  # [B] unbroken steps since the episode began
@@ -55,22 +57,27 @@ class Trail:
         rows = (self._cursor + torch.arange(steps, device=self._since.device)) % capacity
         for ring, x in zip(self._ring, fields, strict=True):
             ring[rows] = x
-        finished = torch.zeros_like(rollout.truncation)
+        taken = torch.zeros_like(rollout.truncation, dtype=torch.int64)  # steps of the segment that ends here, 0: none
         for t in range(steps):
             self._since += 1
             self._since[rollout.quarantined[t]] = 0
-            finished[t] = self._since >= self.length
+            taken[t][self._since >= self.length] = self.length
+            if self.past_end:  # half of a segment, where the episode is longer than one
+                reached = torch.where(self._since < self.length, self._since, max(1, self.length // 2))
+                taken[t] = torch.where(rollout.termination[t] & ~rollout.quarantined[t], reached, taken[t])
             self._since[rollout.ended[t]] = 0
-        self._keep(finished.nonzero(), generator)
+        ends = taken.nonzero()
+        self._keep(torch.cat([ends, taken[ends[:, 0], ends[:, 1], None]], 1), generator)
         self._cursor = (self._cursor + steps) % capacity
 
     def _keep(self, ends: Tensor, generator: torch.Generator) -> None:
-        """Copies the segments whose last step is at `ends`, (K, 2) of step in the rollout and environment."""
+        """Copies segments: (K, 3) of the last step taken in the rollout, environment and number of steps taken."""
         if len(ends) > self.keep:
             ends = ends[torch.randperm(len(ends), generator=generator, device=ends.device)[: self.keep]]
         if len(ends) == 0:
             return
-        back = torch.arange(-self.length + 1, 1, device=ends.device)[:, None]
+        step = torch.arange(1, self.length + 1, device=ends.device)[:, None]
+        back = torch.minimum(step, ends[:, 2]) - ends[:, 2]  # [L, K], which stays at the last step taken
         rows = (self._cursor + ends[:, 0] + back) % len(self._ring[0])  # [L, K]
         places = (self.added + torch.arange(len(ends), device=ends.device)) % self.keep
         for pool, ring in zip(self._pool, self._ring, strict=True):

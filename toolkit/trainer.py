@@ -16,6 +16,7 @@ from demos.episode import Episode, require_actions
 from demos.segments import SegmentSampler
 from robots.batch import BatchSim
 from robots.spec import RobotSpec, ToolkitError
+from robots.termination import Termination
 from toolkit.checkpoint import Checkpoint
 from toolkit.config import ADVERSARIAL, FROM_DEMOS, TrainConfig
 from toolkit.given_reward import FrozenReward, GivenReward, TaskReward, constant_reward
@@ -44,7 +45,7 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
     Args:
         config: As the user gave it.
         spec: The robot.
-        lengths: Steps of each demo. Where "the whole episode" is asked for, the shortest says how long that is.
+        lengths: Steps that each demo lasts. Where "the whole episode" is asked for, the shortest says how long that is.
 
     Returns:
         The config with segment and episode length, temper, shaping, batches and number of steps as they will be used.
@@ -82,6 +83,12 @@ def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -
     )
 
 
+def lasting(episodes: Sequence[Episode], spec: RobotSpec) -> list[int]:
+    """Steps that episodes last: what ended for good goes on to its limit in the absorbing state, where there is one."""
+    ends = bool(spec.terminate)
+    return [spec.episode_steps if ends and e.ended_by == "termination" else e.length for e in episodes]
+
+
 class Trainer:
     """Everything a run consists of; `state_dict` holds all of it, so that a resumed run is the same run."""
 
@@ -106,7 +113,7 @@ class Trainer:
             TrainingError: No demos, or demos of another size than the robot, or a reward where none may be.
         """
         _check(spec, config, episodes, task_reward, frozen_reward)
-        self.spec, self.config = spec, resolve(config, spec, [episode.length for episode in episodes])
+        self.spec, self.config = spec, resolve(config, spec, lasting(episodes, spec))
         config = self.config
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -123,7 +130,7 @@ class Trainer:
         self.from_demos = bool(episodes)
         self.continues = False  # with the policy of another run
         judge = constant_reward if config.objective in ("constant", "bc") else frozen_reward
-        self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha)
+        self.judge: RewardLearner | GivenReward = GivenReward(judge, config.reward.alpha, config.acting.discount)
         self.demos: SegmentSampler | None = None
         self.held_out_demos: SegmentSampler | None = None
         started = time.perf_counter()
@@ -146,7 +153,8 @@ class Trainer:
         config = self.config
         if self.value is not None:
             return PolicyLearner(self.policy, self.value, config.ppo)
-        return SacLearner(self.policy, config.sac, config.reward.alpha, config.reward.segment, self.generator)
+        reward, past_end = config.reward, self.reward.absorbing is not None
+        return SacLearner(self.policy, config.sac, reward.alpha, reward.segment, self.generator, past_end)
 
     def _learn_from(self, episodes: Sequence[Episode]) -> None:
         """Takes in the demos: what is held out, normalisers, the policy's start, the judge."""
@@ -154,7 +162,7 @@ class Trainer:
         self.demo_weights = demo_weights(episodes, config.weighting)
         parts = split(episodes, self.demo_weights.tolist(), config.held_out_share, segment, config.seed)
         train, weights = parts.train, parts.weights
-        self.demos, self.held_out_demos = parts.samplers(segment)
+        self.demos, self.held_out_demos = parts.samplers(segment, past_end=self.reward.absorbing is not None)
         observations = torch.from_numpy(np.concatenate([e.observations for e in train])).to(self.device)
         self.reward.normalizer.update(observations)
         self.policy.normalizer.update(observations)
@@ -249,6 +257,8 @@ class Trainer:
             self.policy.normalizer.update(rollout.observation)
         self.iteration += 1
         finished = time.perf_counter()
+        if self.spec.terminate:
+            metrics["terminated"] = float(rollout.termination.float().mean())
         return metrics | {
             "quarantined": float(rollout.quarantined.float().mean()),
             "time/simulate": collected - started,
@@ -313,9 +323,18 @@ def _check(
     if objective != "gail" or config.reward.inputs != "state":  # which looks at no expert action and needs no log q
         instead = "--objective gail --set reward.inputs=state does without"
         require_actions(episodes, f"objective {objective!r}", instead)
+    terminates = Termination(spec)
     for i, episode in enumerate(episodes):
         dims = (episode.observations.shape[1], episode.actions.shape[1])
         if dims != (spec.obs_dim, spec.act_dim):
             raise TrainingError(
                 f"demo {i}: observation and action of {dims}; {spec.name} has ({spec.obs_dim}, {spec.act_dim})"
+            )
+        # Of what never happens in training, the demos' share of it would be all that the reward sees
+        going_on = episode.observations[: -1 if episode.ended_by == "termination" else None]
+        if len(beyond := np.flatnonzero(terminates(going_on))):
+            t = int(beyond[0])
+            raise TrainingError(
+                f"demo {i}: beyond `terminate` of {spec.name} at step {t} of {episode.length}, which did not end it: "
+                f"{terminates.reason(episode.observations[t])}; widen the limit, or leave out the demo"
             )

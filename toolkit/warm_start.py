@@ -39,6 +39,8 @@ def clone_behaviour(
         observation = torch.from_numpy(batch.observations[:-1]).to(generator.device)
         action = torch.from_numpy(batch.actions).to(generator.device).clamp(-1.0, 1.0)
         features = policy.normalizer(observation)
+        if bool((past_end := action.isnan().any(-1)).any()):
+            features, action = features[~past_end], action[~past_end]
         features = features + _NOISE * torch.randn(features.shape, generator=generator, device=features.device)
         loss = (policy.mean_net(features) - action).square().mean()
         optimizer.zero_grad()

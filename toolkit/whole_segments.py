@@ -1,4 +1,7 @@
-"""Whole segments of experience: stretches of L steps that cross no episode end and hold no broken step."""
+"""Whole segments of experience: stretches of L steps that cross no episode end and hold no broken step.
+
+One may reach past the end of a task, where nothing more can happen: its rows then stay at the last step.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +12,61 @@ from toolkit.expert_segments import Segments
 from toolkit.rollout import Rollout
 
 
-def whole_places(ended: Tensor, broken: Tensor, length: int) -> Tensor:
+def whole_places(ended: Tensor, broken: Tensor, length: int, termination: Tensor | None = None) -> Tensor:
     """Places where a segment is whole: nothing ended in its first L - 1 steps, and nothing broke in any of them.
 
     Args:
         ended: [T, B] bool, the next row of this environment belongs to another episode.
         broken: [T, B] bool, the simulation broke in this step.
         length: L; may be more than T.
+        termination: [T, B] bool, the task ended with this step: places from which L steps reach past it count too.
+            None where that is not wanted.
 
     Returns:
-        (K, 2) int64: first row and environment of each, the earliest first.
+        (K, 3) int64: first row, environment and number of steps taken, L or fewer; the earliest first.
     """
     first = torch.arange(max(0, len(ended) - length + 1), device=ended.device)
     clean = (_count_within(ended, first, length - 1) == 0) & (_count_within(broken, first, length) == 0)
-    return clean.nonzero()
+    if termination is None or not bool(termination.any()):
+        place = clean.nonzero()
+        return torch.cat([place, torch.full_like(place[:, :1], length)], 1)
+    taken = _steps_to_end(ended)
+    end = (torch.arange(len(ended), device=ended.device)[:, None] + taken - 1).clamp_max(len(ended) - 1)
+    whole = (taken < length) & (termination & ~broken).gather(0, end)
+    whole[: len(first)] |= clean
+    place = whole.nonzero()
+    return torch.cat([place, taken[whole][:, None].clamp_max(length)], 1)
 
 
-def whole_segments(rollout: Rollout, length: int) -> Tensor:
+def steps_of(place: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Where the steps of segments are.
+
+    Args:
+        place: (N, 3), from `whole_places`.
+        length: L.
+
+    Returns:
+        [L, N] rows, which stay at the last step taken, and (N,) environments.
+    """
+    step = torch.arange(length, device=place.device)[:, None]
+    return place[:, 0] + torch.minimum(step, place[:, 2] - 1), place[:, 1]
+
+
+def whole_segments(rollout: Rollout, length: int, past_end: bool = False) -> Tensor:
     """Places in a rollout where a segment is whole.
 
     Args:
         rollout: [T, B] experience, T >= L.
         length: L.
+        past_end: Whether segments may reach past the end of a task.
 
     Returns:
-        (K, 2) int64: first step and environment of each.
+        (K, 3) int64: first step, environment and number of steps taken of each.
 
     Raises:
         ValueError: There is none.
     """
-    whole = whole_places(rollout.ended, rollout.quarantined, length)
+    whole = whole_places(rollout.ended, rollout.quarantined, length, rollout.termination if past_end else None)
     if len(whole) == 0:
         steps = len(rollout.log_prob)
         raise ValueError(f"no environment ran {length} steps without an episode end in a rollout of {steps}")
@@ -50,7 +78,7 @@ def draw_segments(experience: Segments, whole: Tensor, length: int, count: int, 
 
     Args:
         experience: [T, B, .] steps as the reward sees them.
-        whole: (K, 2) places, from `whole_segments`.
+        whole: (K, 3) places, from `whole_segments`.
         length: L.
         count: N.
         generator: Draws.
@@ -58,10 +86,16 @@ def draw_segments(experience: Segments, whole: Tensor, length: int, count: int, 
     Returns:
         [L, N, .] segments.
     """
-    device = whole.device
-    pick = whole[torch.randint(len(whole), (count,), generator=generator, device=device)]
-    t, environment = pick[:, 0] + torch.arange(length, device=device)[:, None], pick[:, 1]  # [L, N], (N,)
+    pick = whole[torch.randint(len(whole), (count,), generator=generator, device=whole.device)]
+    t, environment = steps_of(pick, length)
     return Segments(*(x[t, environment] for x in vars(experience).values()))
+
+
+def _steps_to_end(ended: Tensor) -> Tensor:
+    """[T, B] int64 steps from each row to the first that ended an episode, both included; one too many if none did."""
+    row = torch.arange(len(ended), device=ended.device)[:, None].expand_as(ended)
+    end = torch.where(ended, row, len(ended)).flip(0).cummin(0).values.flip(0)
+    return end - row + 1
 
 
 def _count_within(flag: Tensor, first: Tensor, length: int) -> Tensor:

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -128,3 +129,40 @@ def test_refuses_impossible_weights(weights: list[float]) -> None:
     """As many as episodes, and each a positive number."""
     with pytest.raises(EpisodeError, match="weights .* for 2 episodes"):
         SegmentSampler(numbered([4, 4]), 2, weights)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    length=st.integers(1, 9),
+    ended=st.lists(st.booleans(), min_size=4, max_size=4),
+    heavy=st.floats(0.25, 4.0),
+)
+def test_past_the_end_of_a_task(lengths: list[int], length: int, ended: list[bool], heavy: float) -> None:
+    """An episode that ended its task has a place at every step; rows stay at the last observation, with no action."""
+    episodes = [
+        dataclasses.replace(episode, ended_by="termination" if over else "truncation")
+        for episode, over in zip(numbered(lengths), ended, strict=False)
+    ]
+    places = {
+        (i, t): min(length, e.length - t)
+        for i, e in enumerate(episodes)
+        for t in range(e.length)
+        if e.ended_by == "termination" or t + length <= e.length
+    }
+    if not places:
+        return
+    weights = [heavy if i == 0 else 1.0 for i in range(len(lengths))]
+    sampler = SegmentSampler(episodes, length, weights, past_end=True)
+    assert [tuple(row) for row in sampler.observations[sampler.starts].astype(int)] == list(places)
+    expected = np.zeros(len(sampler.actions))
+    for start, ((i, _), taken) in zip(sampler.starts, places.items(), strict=True):
+        expected[start : start + taken] += weights[i] / length
+    total = sum(weights[i] for i, _ in places)
+    assert np.allclose(sampler.step_shares(), expected / total, atol=1e-12)
+    batch = sampler.sample(40, np.random.default_rng(0))
+    for n in range(40):
+        i, t = batch.observations[0, n].astype(int)
+        taken = places[i, t]
+        assert (batch.observations[:, n, 1] == t + np.minimum(np.arange(length + 1), taken)).all()
+        assert (batch.actions[:taken, n] == batch.observations[:taken, n]).all()
+        assert np.isnan(batch.actions[taken:, n]).all()

@@ -66,6 +66,29 @@ def test_segments_are_exactly_the_whole_ones(rows, num_envs, lengths, rate, seed
 
 
 @settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 6), **CASES)
+def test_segments_past_the_end_of_a_task(rows, num_envs, lengths, rate, seed, length):  # noqa: ANN001
+    """From every place where L steps or the task's end follow, rows staying at the last step; and no other."""
+    buffer, everything = filled(rows, num_envs, lengths, rate, seed)
+    steps = len(everything.termination)
+    expected = {}
+    for t in range(steps - min(steps, rows), steps):
+        for b in range(num_envs):
+            ends = (everything.ended[t:, b].nonzero().flatten().tolist() or [steps])[0] + 1
+            taken = min(ends, length)
+            if t + taken > steps or everything.quarantined[t : t + taken, b].any():
+                continue
+            if taken == length or everything.termination[t + taken - 1, b]:
+                expected[t, b] = taken
+    drawn = buffer.sample_segments(length, 60 * len(expected), torch.Generator().manual_seed(seed), past_end=True)
+    time, env = drawn.observation.long().unbind(-1)
+    assert {(int(t), int(b)) for t, b in zip(time[0], env[0], strict=True)} == set(expected)
+    for n in range(time.shape[1]):
+        taken = expected[int(time[0, n]), int(env[0, n])]
+        assert (time[:, n] - time[0, n]).tolist() == [min(k, taken - 1) for k in range(length)]
+
+
+@settings(max_examples=60, deadline=None)
 @given(**CASES)
 def test_steps_are_the_newest_unbroken_ones(rows, num_envs, lengths, rate, seed):  # noqa: ANN001
     """Each of them is drawn, with its own fields; one that broke or was overwritten is not."""

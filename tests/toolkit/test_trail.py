@@ -9,19 +9,25 @@ from toolkit.trail import Trail
 ENVS, STEPS = 3, 4
 
 
-def stretch(first: int, ended: tuple[tuple[int, int], ...] = (), quarantined: tuple[tuple[int, int], ...] = ()):
+def stretch(
+    first: int,
+    ended: tuple[tuple[int, int], ...] = (),
+    quarantined: tuple[tuple[int, int], ...] = (),
+    terminated: tuple[tuple[int, int], ...] = (),
+):
     """Steps first .. first + 3 of three environments; a state is (step, environment), log q is the step."""
     step = (first + torch.arange(STEPS, dtype=torch.float32))[:, None].expand(STEPS, ENVS)
     state = torch.stack([step, torch.arange(ENVS).expand(STEPS, ENVS).float()], -1)
-    flags = torch.zeros(2, STEPS, ENVS, dtype=torch.bool)
+    flags = torch.zeros(3, STEPS, ENVS, dtype=torch.bool)
     for t, env in ended:
         flags[0, t - first, env] = True
     for t, env in quarantined:
         flags[1, t - first, env] = True
+    for t, env in terminated:
+        flags[2, t - first, env] = True
     action = state[..., :1]
-    none = torch.zeros(STEPS, ENVS, dtype=torch.bool)
-    rollout = Rollout(state, state, action, step, none, flags[0], flags[1])
-    return rollout, Segments(state, state, action, none, step)
+    rollout = Rollout(state, state, action, step, flags[2], flags[0], flags[1])
+    return rollout, Segments(state, state, action, flags[2], step)
 
 
 def contents(trail: Trail) -> set[tuple[int, int]]:
@@ -84,3 +90,28 @@ def test_resumed_trail_is_the_same_trail():
         trail.add(*stretch(12), torch.Generator().manual_seed(3))
     assert one.added == two.added
     assert all(torch.equal(a, b) for a, b in zip(one._pool, two._pool, strict=True))
+
+
+def test_a_task_that_ends_early_makes_a_segment_too():
+    """The episode with its last step for what is missing; of a longer one L / 2 steps; none when not wanted."""
+    ends = {"ended": ((9, 2),), "terminated": ((5, 0), (18, 1))}
+    trail = Trail(10, keep=64, past_end=True)
+    run(trail, 20, **ends)
+    rows = {(int(s[0, 0]), int(s[0, 1])): s[:, 0].tolist() for s in trail._pool[0][:, : len(trail)].unbind(1)}
+    assert rows.pop((0, 0)) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 5.0, 5.0, 5.0]
+    assert rows.pop((14, 1)) == [14.0, 15.0, 16.0, 17.0, 18.0, 18.0, 18.0, 18.0, 18.0, 18.0]
+    assert all(steps == [start + k for k in range(10)] for (start, _), steps in rows.items())
+    assert set(rows) == {(t, 1) for t in range(9)} | {(t, 0) for t in range(6, 11)} | {(0, 2), (10, 2)}
+    segments = trail.draw(50, torch.Generator().manual_seed(0))
+    early = segments.state[0, :, 1] == 0
+    assert bool((segments.log_density()[early & (segments.state[0, :, 0] == 0)] == 15.0).all())
+    plain = Trail(10, keep=64)
+    run(plain, 20, **ends)
+    assert contents(plain) == set(rows) | {(9, 1)}
+
+
+def test_a_step_that_broke_as_the_task_ended_is_no_end():
+    """What broke is in no segment, whatever else it was."""
+    trail = Trail(10, keep=64, past_end=True)
+    run(trail, 8, terminated=((5, 0),), quarantined=((5, 0),))
+    assert len(trail) == 0

@@ -94,6 +94,7 @@ def _as_trained_today(spec: RobotSpec) -> RobotSpec:
         spec,
         randomize=spec.randomize or today.randomize,
         practice_seconds=spec.practice_seconds or today.practice_seconds,
+        terminate=spec.terminate or today.terminate,
     )
 
 

@@ -14,6 +14,7 @@ from robots.robot_yaml import load_robot, robot_names
 if TYPE_CHECKING:
     from robots.spec import RobotSpec
 
+_BEGINNINGS = 16  # that are tried
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -112,7 +113,7 @@ def check(path: str, as_json: bool) -> None:
         "joints": model.njnt,
         "physics_dt": model.opt.timestep,
         "substeps": substeps(spec, model),
-        "beginnings": _try_resets(spec, model),
+        "beginnings": _try_resets(spec),
     }
     endless = endless_angles(spec, model)
     if as_json:
@@ -128,13 +129,12 @@ def check(path: str, as_json: bool) -> None:
         )
 
 
-def _try_resets(spec: RobotSpec, model: Any) -> int:
+def _try_resets(spec: RobotSpec) -> int:
     """Draws a few beginnings, so that a reset that cannot work is found now and not in a training run."""
-    import numpy as np
+    from robots.batch import BatchSim
 
-    from robots.reset import draw_states
-
-    return len(draw_states(spec, model, 8, np.random.default_rng(0)).state)
+    BatchSim(spec, 1, num_threads=1, reset_pool=_BEGINNINGS).close()
+    return _BEGINNINGS
 
 
 def _facts(spec: RobotSpec) -> dict[str, Any]:
@@ -148,6 +148,7 @@ def _facts(spec: RobotSpec) -> dict[str, Any]:
         "episode_seconds": spec.episode_seconds,
         "episode_steps": spec.episode_steps,
         "practice_steps": spec.practice_steps,
+        "terminate": ", ".join(map(str, spec.terminate)) or "never",
         "obs_dim": spec.obs_dim,
         "act_dim": spec.act_dim,
     }

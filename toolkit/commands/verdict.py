@@ -74,7 +74,9 @@ def _judge(path: Path, demos: Path | None) -> Verdict:
     start = copy.deepcopy(trainer.policy)
     trainer.load_state_dict(checkpoint.state["trainer"])
     if not own:
-        trainer.held_out_demos = SegmentSampler(episodes, trainer.config.reward.segment)
+        trainer.held_out_demos = SegmentSampler(
+            episodes, trainer.config.reward.segment, past_end=trainer.reward.absorbing is not None
+        )
     folder = path if path.is_dir() else path.parent
     metrics = [row for row in read_metrics(folder / "metrics.csv") if row["iteration"] <= trainer.iteration]
     return judge(trainer, episodes, start, metrics)

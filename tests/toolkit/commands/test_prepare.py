@@ -8,6 +8,7 @@ import pytest
 
 from demos.store import DemoStore
 from robots.robot_yaml import load_robot
+from robots.spec import TerminationLimit
 from toolkit.commands.prepare import _as_trained_today, config_from_options, open_demos
 from toolkit.commands.quickstart import shipped_demos
 from toolkit.commands.train import command
@@ -28,7 +29,9 @@ def test_a_store_older_than_what_its_robot_says_of_training() -> None:
     today = _as_trained_today(old)
     assert today.practice_steps == 250 and today.randomize is not None
     assert today == old and today.safety is old.safety
-    own = dataclasses.replace(old, practice_seconds=3.0)
+    assert today.terminate == ()  # the walker that ships gets up from the ground
+    own = dataclasses.replace(old, practice_seconds=3.0, terminate=(TerminationLimit("height", lower=0.1),))
+    assert _as_trained_today(own).terminate == own.terminate
     assert _as_trained_today(own).practice_steps == 120
 
 

@@ -122,3 +122,15 @@ def test_show_tells_how_long_training_practises() -> None:
     for robot, expected in (("walker", 250), ("cheetah", 1000)):
         told = gcl("show", robot)
         assert told.exit_code == 0 and f"practice_steps  {expected}\n" in told.output
+
+
+def test_where_a_task_is_over_for_good(tmp_path: Path) -> None:
+    """Show says it; check refuses a robot whose episodes would be over as they begin."""
+    path = tmp_path / "cartpole.yaml"
+    path.write_text("name: cartpole\nvariant_of: cartpole\nterminate: {position: {lower: -1, upper: 1.5}}\n")
+    assert "terminate       position below -1 or above 1.5\n" in gcl("show", str(path)).output
+    assert "terminate       never\n" in gcl("show", "cartpole").output
+    assert gcl("check", str(path)).exit_code == 0
+    path.write_text("name: cartpole\nvariant_of: cartpole\nterminate: {pole_cos: {lower: 0}}\n")
+    refused = gcl("check", str(path))
+    assert refused.exit_code == 2 and "would be over as they begin: pole_cos/hinge_1 -" in refused.stderr
