@@ -11,7 +11,7 @@ from robots import RobotSpecError, load_robot, spec_from_dict
 from robots.batch import BatchSim
 from robots.sim import MujocoBackend
 from robots.simulation_yaml import parse_terminate
-from robots.spec import RobotSpec, TerminationLimit
+from robots.spec import Randomization, RobotSpec, TerminationLimit
 from robots.task import TaskEnv, TaskError
 from robots.termination import Termination
 
@@ -86,13 +86,40 @@ def test_episodes_end_where_the_limit_is_passed() -> None:
 
 
 def test_a_broken_step_is_no_end() -> None:
-    """It is quarantined, whatever it looks like."""
-    sim = BatchSim(SOON, 2, seed=3, num_threads=1, stagger=False)
+    """It is quarantined, whatever its place holders look like."""
+    hanging = ending(TerminationLimit("pole_cos/hinge_1", upper=-0.2))  # which a 0 would be beyond
+    sim = BatchSim(hanging, 2, seed=3, num_threads=1, stagger=False)
     sim.reset()
-    sim.set_state(np.array([[0.39, 0.0], [0.39, 0.0]]), np.array([[50.0, 0.0], [50.0, 0.0]]))
+    sim.set_state(np.array([0.0, np.pi - 1.3]), np.array([0.0, -20.0]))
     step = sim.step(np.array([[np.nan], [0.0]]))
     assert step.quarantined.tolist() == [True, False] and step.termination.tolist() == [False, True]
     sim.close()
+
+
+def test_a_noisy_sensor_ends_nothing() -> None:
+    """What counts is where the robot is."""
+    noisy = dataclasses.replace(SOON, randomize=Randomization(noise=(("position", 5.0),)))
+    sim = BatchSim(noisy, 8, seed=3, num_threads=1, stagger=False, randomize=True)
+    sim.reset()
+    steps = [sim.step(np.zeros((8, 1))) for _ in range(20)]
+    assert max(np.abs(step.final_observation[:, CART]).max() for step in steps) > 5.0
+    assert not any(step.termination.any() for step in steps)
+    sim.close()
+
+
+def test_an_end_at_the_time_limit_is_an_end() -> None:
+    """And no truncation: the value of what follows is known."""
+    taken = []
+    for limit in (CARTPOLE.episode_seconds, None):
+        spec = dataclasses.replace(SOON, episode_seconds=limit or taken[0] * SOON.control_dt)
+        sim = BatchSim(spec, 1, seed=3, num_threads=1, stagger=False)
+        sim.reset()
+        while not (step := sim.step(np.ones((1, 1)))).termination:
+            assert not step.truncation
+            taken.append(1)
+        assert not step.truncation
+        taken = [len(taken) + 1]
+        sim.close()
 
 
 def test_episodes_that_would_be_over_as_they_begin_are_refused() -> None:

@@ -9,29 +9,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from demos.episode import Episode
 from demos.segments import SegmentSampler
+from demos.store import DemoStore
 from export.runtime import load_bundle
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
 from robots.spec import TerminationLimit
 from robots.task import TaskEnv
+from toolkit import offline, verdict
 from toolkit.checkpoint import build_reward, load
+from toolkit.cli import main
+from toolkit.commands.verdict import _judge
 from toolkit.config import TrainConfig, config_from_dict, with_settings
 from toolkit.correlation import Graded, correlate
+from toolkit.evidence import _Discriminator
 from toolkit.expert_segments import ExpertSegments, Segments
 from toolkit.export_parts import load_for_export
 from toolkit.exported_reward import ExportedReward
 from toolkit.frozen_reward import FrozenRewardError, load_frozen_reward
 from toolkit.losses import generalized_advantage, reward_after_end
 from toolkit.networks import GaussianPolicy, RewardNetwork
+from toolkit.overlap import Overlap
 from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Rollout
 from toolkit.run import Run
 from toolkit.segment_reward import rewards_along, step_rewards
 from toolkit.strictest_reward import Snapshot, StrictestReward
 from toolkit.trainer import Trainer, TrainingError, lasting
+from toolkit.whole_segments import draw_segments, whole_segments
 
 SPEC = dataclasses.replace(load_robot("cartpole"), terminate=(TerminationLimit("position/slider", -0.4, 0.4),))
 TINY = [
@@ -70,8 +78,8 @@ def rollout(ends: bool, steps: int = 16, envs: int = 8) -> Rollout:
 def learner(ended_by: str, **settings: object) -> RewardLearner:
     torch.manual_seed(0)
     settings = {"segment": LENGTH, "batch_steps": 64 * LENGTH, "learning_rate": 3e-3, "temper": 0.05} | settings
-    objective = settings.pop("objective", "gan-gcl")
-    config: TrainConfig = config_from_dict({"objective": objective, "reward": settings})
+    given = {name: settings.pop(name) for name in ("objective", "ppo") if name in settings}
+    config: TrainConfig = config_from_dict({**given, "reward": settings})
     reward = RewardNetwork(SPEC.obs_dim, SPEC.act_dim, (8,), absorbing=True)
     demos = SegmentSampler([demo(5, ended_by, seed) for seed in range(8)], LENGTH, past_end=True)
     return RewardLearner(reward, config, demos, None, np.random.default_rng(0))
@@ -117,18 +125,19 @@ def test_given_with_the_last_step_it_is_worth_what_it_is_step_by_step():
     torch.testing.assert_close(reward_after_end(after, gamma), torch.tensor(6.3).double())
 
 
-@pytest.mark.parametrize("objective", ["gan-gcl", "gcl", "gail"])
-def test_who_ends_the_task_and_the_expert_does_not_learns_that_an_end_is_worth_less(objective: str):
+@pytest.mark.parametrize(
+    "settings", [{}, {"objective": "gcl"}, {"objective": "gail"}, {"ppo": {"horizon": LENGTH - 1}}, {"memory": 0.5}]
+)
+def test_who_ends_the_task_and_the_expert_does_not_learns_that_an_end_is_worth_less(settings: dict[str, object]):
     """And the other way round; without it, an end would be worth 0 in both cases, whatever the demos show."""
-    worth = []
     for ended_by, ends in (("truncation", True), ("termination", False)):
-        judge, generator = learner(ended_by, objective=objective), torch.Generator().manual_seed(1)
+        judge, generator = learner(ended_by, **settings), torch.Generator().manual_seed(1)
         for _ in range(40):
             judge.update(rollout(ends), policy(), generator, 0.0)
         after = judge.reward.absorbing
         assert after is not None
-        worth.append(float(after.detach()) - judge.expert.mean_reward(judge.reward))
-    assert worth[0] < -0.05 and worth[1] > 0.0, worth
+        worth = float(after.detach())
+        assert worth < -0.1 if ends else worth > 0.1, worth
 
 
 def test_the_label_of_the_step_that_ends_a_task():
@@ -231,6 +240,9 @@ def test_a_demo_beyond_the_limit_that_goes_on_is_refused():
     wide.observations[17, 0] = 0.5
     with pytest.raises(TrainingError, match=r"demo 1: beyond `terminate` of cartpole at step 17 of 30.*0.5 \(limits"):
         Trainer(SPEC, with_settings(TrainConfig(), TINY), [demo(30, "truncation", 1), wide])
+    fallen = dataclasses.replace(wide, ended_by="termination")  # in the end, but not there
+    with pytest.raises(TrainingError, match="demo 0: beyond `terminate` of cartpole at step 17"):
+        Trainer(SPEC, with_settings(TrainConfig(), TINY), [fallen])
     last = demo(30, "termination")
     last.observations[30, 0] = 0.5
     Trainer(SPEC, with_settings(TrainConfig(), TINY), [demo(30, "truncation", 1), last]).sim.close()
@@ -276,3 +288,94 @@ def test_learned_returns_count_what_comes_after_the_end():
         taken += 1
     assert 3 < taken < 100
     assert scored[0].learned_return == pytest.approx(-2.0 * (SPEC.episode_steps - taken - 1))
+
+
+@pytest.mark.parametrize("objective", ["gan-gcl", "gcl", "gail"])
+def test_what_stands_in_the_rows_after_the_end_changes_nothing(objective: str):
+    """Observations, actions and log q there are place holders: reports and what is learned stay the same to the bit."""
+    said, after = [], []
+    for noise in (0.0, 0.7):
+        judge = learner("termination", objective=objective, gradient_penalty=0.0)
+        judge.first_policy = policy().requires_grad_(False)
+        judge.expert.score(policy())
+        generator = torch.Generator().manual_seed(1)
+        expert = judge.expert.draw(64, generator)
+        actor = draw_segments(
+            judge._experience(rollout(True)), whole_segments(rollout(True), LENGTH, True), LENGTH, 64, generator
+        )
+        both = []
+        for segments in (expert, actor):
+            over = segments.absorbed
+            assert bool(over.any())
+            changed = {
+                name: torch.where(over[..., None], x + noise, x) if x.ndim == 3 else torch.where(over, x + noise, x)
+                for name, x in vars(segments).items()
+                if name != "termination"
+            }
+            both.append(dataclasses.replace(segments, **changed))
+        said.append(judge._gradient_step(*both, 0.05, generator, report=True))
+        after.append(torch.cat([x.detach().flatten() for x in judge.reward.parameters()]))
+    assert said[0] == said[1] and torch.equal(*after)
+
+
+def test_what_the_off_policy_generator_hands_out_reaches_past_the_end():
+    """Where tasks end for good, and only there."""
+    handed = []
+    narrow = dataclasses.replace(SPEC, terminate=(TerminationLimit("position/slider", -0.13, 0.13),))
+    for spec in (narrow, load_robot("cartpole")):
+        config = with_settings(TrainConfig(), [*TINY, "generator=sac", "sac.num_envs=64", "sac.segments=512"])
+        trainer = Trainer(spec, config, [demo(60, "truncation", scale=0.1)])
+        for _ in range(3):
+            rollout = trainer.collector.collect(trainer.policy, 16)
+            handed.append(trainer.policy_learner.remember(rollout).termination)
+    ends = [int((termination.cumsum(0) > 1).sum()) for termination in handed]
+    assert ends[2] > 0 and ends[3:] == [0, 0, 0]
+
+
+def test_the_verdict_looks_past_the_end_too():
+    """The discriminator's segments of both kinds; the likelihood gap is of the steps that were taken."""
+    demos = [demo(12, "termination", seed) for seed in range(6)]
+    trainer = Trainer(SPEC, with_settings(TrainConfig(), TINY), demos)
+    experience = dataclasses.replace(rollout(True), observation=0.1 * rollout(True).observation)
+    judged = _Discriminator(trainer, experience, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    assert bool(judged.expert.absorbed.any()) and bool(judged.own.absorbed.any())
+    taken = judged.expert.log_q[~judged.expert.absorbed].mean() * len(demos[0].actions[0])
+    gap = float(experience.log_prob.double().mean() - judged.expert.log_q[~judged.expert.absorbed].double().mean())
+    assert judged.likelihood_gap() == pytest.approx(gap, abs=1e-5) and bool(taken.isfinite())
+
+
+def test_recorded_segments_reach_past_the_end_offline(monkeypatch: pytest.MonkeyPatch):
+    """Both densities leave out what nobody did, and the sums of the reward count it."""
+    monkeypatch.setattr(Overlap, "fault", lambda _: None)
+    demos, others = ([demo(20, "termination", seed) for seed in seeds] for seeds in (range(4), range(4, 8)))
+    settings = [*TINY, "objective=offline", "policy.warm_start=20", "reward.updates=2", "total_steps=2"]
+    run = offline.OfflineLearner(SPEC, with_settings(TrainConfig(), settings), demos, others)
+    run.iterate()
+    batch = run.demos.draw(64, torch.Generator().manual_seed(0))
+    over, normalizer = batch.segments.absorbed, run.reward.normalizer
+    assert bool(over.any())
+    observation = batch.segments.state * normalizer.std + normalizer.mean
+    for density, scorer in ((batch.log_p, run.policy), (batch.log_q, run.background_policy)):
+        each = scorer.log_prob(observation, batch.segments.action).detach().double()
+        torch.testing.assert_close(density, torch.where(over, 0.0, each).sum(0), atol=1e-4, rtol=1e-4)
+    r, after = step_rewards(run.reward, batch.segments, 0.9).double(), run.reward.absorbing
+    assert after is not None
+    torch.testing.assert_close(run._sums(batch.segments), torch.where(over, after.double(), r).sum(0))
+
+
+def test_demos_of_another_store_are_judged_past_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`gcl verdict --demos`: they all count as held out."""
+    robot = tmp_path / "cartpole.yaml"
+    robot.write_text("name: cartpole\nvariant_of: cartpole\nterminate: {position/slider: {lower: -0.4, upper: 0.4}}\n")
+    for name, seeds in (("own", (0, 1)), ("other", (2, 3))):
+        store = DemoStore.create(tmp_path / f"{name}.zarr", SPEC)
+        for seed in seeds:
+            store.append(demo(30, "termination", seed))
+        store.close()
+    words = ["--eval-every", "0", *(word for setting in TINY for word in ("--set", setting))]
+    train = ["train", "--demos", tmp_path / "own.zarr", "--robot", robot, "--out", tmp_path / "run"]
+    assert CliRunner().invoke(main, [*map(str, train), *words]).exit_code == 0
+    seen = []
+    monkeypatch.setattr(verdict, "judge", lambda trainer, *_: seen.append(trainer))
+    _judge(tmp_path / "run", tmp_path / "other.zarr")
+    assert len(seen[0].held_out_demos.starts) == 2 * 30

@@ -9,6 +9,7 @@ import pytest
 from demos.store import DemoStore
 from robots.robot_yaml import load_robot
 from robots.spec import TerminationLimit
+from toolkit.commands import prepare
 from toolkit.commands.prepare import _as_trained_today, config_from_options, open_demos
 from toolkit.commands.quickstart import shipped_demos
 from toolkit.commands.train import command
@@ -20,6 +21,14 @@ from toolkit.settings import ConfigError
 def options(*words: str) -> dict[str, Any]:
     """The options of `gcl train` as click hands them over."""
     return command.make_context("train", list(words)).params
+
+
+def test_a_store_older_than_where_its_robot_ends_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`terminate` is of the robot as it ships today, too."""
+    limits, recorded = (TerminationLimit("height", lower=0.1),), DemoStore.open(shipped_demos("walker")).spec
+    shipped = dataclasses.replace(load_robot("walker"), terminate=limits)
+    monkeypatch.setattr(prepare, "load_robot", lambda _: shipped)
+    assert recorded.terminate == () and _as_trained_today(recorded).terminate == limits
 
 
 def test_a_store_older_than_what_its_robot_says_of_training() -> None:
