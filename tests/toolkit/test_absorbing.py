@@ -313,7 +313,7 @@ def test_what_stands_in_the_rows_after_the_end_changes_nothing(objective: str):
                 if name != "termination"
             }
             both.append(dataclasses.replace(segments, **changed))
-        said.append(judge._gradient_step(*both, 0.05, generator, report=True))
+        said.append(judge._gradient_step(both[0], both[1], 0.05, generator, report=True))
         after.append(torch.cat([x.detach().flatten() for x in judge.reward.parameters()]))
     assert said[0] == said[1] and torch.equal(after[0], after[1])
 
