@@ -64,7 +64,7 @@ class Trail:
             taken[t][self._since >= self.length] = self.length
             if self.past_end:  # half of a segment, where the episode is longer than one
                 reached = torch.where(self._since < self.length, self._since, max(1, self.length // 2))
-                taken[t] = torch.where(rollout.termination[t] & ~rollout.quarantined[t], reached, taken[t])
+                taken[t] = torch.where(rollout.termination[t], reached, taken[t])  # 0 where the step broke
             self._since[rollout.ended[t]] = 0
         ends = taken.nonzero()
         self._keep(torch.cat([ends, taken[ends[:, 0], ends[:, 1], None]], 1), generator)
