@@ -48,14 +48,13 @@ class SegmentSampler:
             raise EpisodeError(f"weights {weights} for {len(episodes)} episodes; expected a positive number for each")
         # How many segments begin in each episode
         counts = [e.length if past_end and e.ended_by == "termination" else e.length - length + 1 for e in episodes]
-        kept = [weight for weight, count in zip(weights, counts, strict=True) if count > 0]
-        fitting = [episode for episode, count in zip(episodes, counts, strict=True) if count > 0]
-        counts = [count for count in counts if count > 0]
-        if not fitting:
+        fits = [each for each in zip(episodes, weights, counts, strict=True) if each[2] > 0]
+        if not fits:
             longest = max((episode.length for episode in episodes), default=0)
             raise EpisodeError(
                 f"no episode has {length} steps: the longest of {len(episodes)} has {longest}; use shorter segments"
             )
+        fitting, kept, counts = zip(*fits, strict=True)
         sizes = sorted({(e.observations.shape[1], e.actions.shape[1]) for e in fitting})
         if len(sizes) > 1:
             raise EpisodeError(f"episodes of different (obs_dim, act_dim): {sizes}; expected one robot's")

@@ -1,4 +1,4 @@
-"""The sections of `robot.yaml` that only simulators obey: how episodes begin and end, and how wrong it may be."""
+"""Sections of `robot.yaml`: how simulated episodes begin and how wrong a simulator may be, and where a task is over."""
 
 from __future__ import annotations
 
@@ -95,10 +95,7 @@ def parse_terminate(data: object, spec: RobotSpec) -> tuple[TerminationLimit, ..
     for name, item in any_mapping(data, "terminate"):
         where = f"terminate.{name}"
         if not spec.elements(name):
-            raise RobotSpecError(
-                f"{where}: not observed; {spec.name} observes {', '.join(spec.observation_names)}; what is before the "
-                "slash names all of that term"
-            )
+            raise RobotSpecError(f"{where}: not observed; {spec.observes}")
         given = mapping(item, where, ["lower", "upper"], [])
         lower, upper = (number(given[key], f"{where}.{key}") if key in given else None for key in ("lower", "upper"))
         if lower is None and upper is None:

@@ -233,6 +233,12 @@ class RobotSpec:
         return [i for i, element in names if name in (element, element.split("/", 1)[0])]
 
     @property
+    def observes(self) -> str:
+        """What may be named in `elements`, for messages."""
+        names = ", ".join(self.observation_names)
+        return f"{self.name} observes {names}; what is before the slash names all of that term"
+
+    @property
     def action_names(self) -> tuple[str, ...]:
         """Actuator names, in the order of actions and commands."""
         return tuple(term.actuator for term in self.action)

@@ -43,4 +43,6 @@ class Termination:
 
     def _beyond(self, observation: np.ndarray) -> np.ndarray:
         value = observation[..., self._index]
-        return (value < self._lower) | (value > self._upper)
+        # What was within a limit is so in single precision too, where the limit is rounded as it was
+        lower, upper = (limit.astype(value.dtype, copy=False) for limit in (self._lower, self._upper))
+        return (value < lower) | (value > upper)

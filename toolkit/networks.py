@@ -244,9 +244,5 @@ def build_reward_network(spec: RobotSpec, settings: RewardConfig) -> RewardNetwo
 def _seen(spec: RobotSpec, names: Sequence[str]) -> list[int]:
     """Indices of the observation elements that are named, or whose term is, in the observation's order."""
     for name in names:
-        require(
-            bool(spec.elements(name)),
-            f"reward.observe {name!r}; {spec.name} observes {', '.join(spec.observation_names)}; what is before the "
-            "slash names all of that term",
-        )
+        require(bool(spec.elements(name)), f"reward.observe {name!r}; {spec.observes}")
     return sorted({i for name in names for i in spec.elements(name)})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from toolkit.expert_segments import Segments
 from toolkit.rollout import Rollout
+from toolkit.whole_segments import steps_of
 
 
 class Trail:
@@ -66,23 +67,23 @@ class Trail:
                 reached = torch.where(self._since < self.length, self._since, max(1, self.length // 2))
                 taken[t] = torch.where(rollout.termination[t], reached, taken[t])  # 0 where the step broke
             self._since[rollout.ended[t]] = 0
-        ends = taken.nonzero()
-        self._keep(torch.cat([ends, taken[ends[:, 0], ends[:, 1], None]], 1), generator)
+        last, environment = taken.nonzero().unbind(1)
+        steps_taken = taken[last, environment]
+        self._keep(torch.stack([last - steps_taken + 1, environment, steps_taken], 1), generator)
         self._cursor = (self._cursor + steps) % capacity
 
-    def _keep(self, ends: Tensor, generator: torch.Generator) -> None:
-        """Copies segments: (K, 3) of the last step taken in the rollout, environment and number of steps taken."""
-        if len(ends) > self.keep:
-            ends = ends[torch.randperm(len(ends), generator=generator, device=ends.device)[: self.keep]]
-        if len(ends) == 0:
+    def _keep(self, finished: Tensor, generator: torch.Generator) -> None:
+        """Copies segments: (K, 3) places as of `whole_segments`; a first step before this rollout is below 0."""
+        if len(finished) > self.keep:
+            finished = finished[torch.randperm(len(finished), generator=generator, device=finished.device)[: self.keep]]
+        if len(finished) == 0:
             return
-        step = torch.arange(1, self.length + 1, device=ends.device)[:, None]
-        back = torch.minimum(step, ends[:, 2]) - ends[:, 2]  # [L, K], which stays at the last step taken
-        rows = (self._cursor + ends[:, 0] + back) % len(self._ring[0])  # [L, K]
-        places = (self.added + torch.arange(len(ends), device=ends.device)) % self.keep
+        step, environment = steps_of(finished, self.length)  # [L, K], (K,)
+        rows = (self._cursor + step) % len(self._ring[0])
+        places = (self.added + torch.arange(len(finished), device=finished.device)) % self.keep
         for pool, ring in zip(self._pool, self._ring, strict=True):
-            pool[:, places] = ring[rows, ends[:, 1]]
-        self.added += len(ends)
+            pool[:, places] = ring[rows, environment]
+        self.added += len(finished)
 
     def draw(self, count: int, generator: torch.Generator) -> Segments:
         """Draws segments, with replacement.

@@ -17,7 +17,7 @@ def whole_places(ended: Tensor, broken: Tensor, length: int, termination: Tensor
 
     Args:
         ended: [T, B] bool, the next row of this environment belongs to another episode.
-        broken: [T, B] bool, the simulation broke in this step.
+        broken: [T, B] bool, the simulation broke in this step, which ends an episode too.
         length: L; may be more than T.
         termination: [T, B] bool, the task ended with this step: places from which L steps reach past it count too.
             None where that is not wanted.
@@ -25,17 +25,16 @@ def whole_places(ended: Tensor, broken: Tensor, length: int, termination: Tensor
     Returns:
         (K, 3) int64: first row, environment and number of steps taken, L or fewer; the earliest first.
     """
-    first = torch.arange(max(0, len(ended) - length + 1), device=ended.device)
-    clean = (_count_within(ended, first, length - 1) == 0) & (_count_within(broken, first, length) == 0)
-    if termination is None or not bool(termination.any()):
-        place = clean.nonzero()
-        return torch.cat([place, torch.full_like(place[:, :1], length)], 1)
-    taken = _steps_to_end(ended)
-    end = (torch.arange(len(ended), device=ended.device)[:, None] + taken - 1).clamp_max(len(ended) - 1)
-    whole = (taken < length) & (termination & ~broken).gather(0, end)
-    whole[: len(first)] |= clean
-    place = whole.nonzero()
-    return torch.cat([place, taken[whole][:, None].clamp_max(length)], 1)
+    row = torch.arange(len(ended), device=ended.device)[:, None].expand_as(ended)
+    end = torch.where(ended, row, len(ended)).flip(0).cummin(0).values.flip(0)  # row of the next end; T: none any more
+    last = torch.minimum(row + length - 1, end)
+    taken, seen = last - row + 1, last < len(ended)
+    last = last.clamp_max(len(ended) - 1)
+    whole = taken == length
+    if termination is not None:
+        whole |= termination.gather(0, last)
+    place = (seen & whole & ~broken.gather(0, last)).nonzero()
+    return torch.cat([place, taken[place[:, 0], place[:, 1], None]], 1)
 
 
 def steps_of(place: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -89,16 +88,3 @@ def draw_segments(experience: Segments, whole: Tensor, length: int, count: int, 
     pick = whole[torch.randint(len(whole), (count,), generator=generator, device=whole.device)]
     t, environment = steps_of(pick, length)
     return Segments(*(x[t, environment] for x in vars(experience).values()))
-
-
-def _steps_to_end(ended: Tensor) -> Tensor:
-    """[T, B] int64 steps from each row to the first that ended an episode, both included; one too many if none did."""
-    row = torch.arange(len(ended), device=ended.device)[:, None].expand_as(ended)
-    end = torch.where(ended, row, len(ended)).flip(0).cummin(0).values.flip(0)
-    return end - row + 1
-
-
-def _count_within(flag: Tensor, first: Tensor, length: int) -> Tensor:
-    """[K, B] how many of the `length` rows from each `first` have the flag, by differences of a running sum."""
-    total = torch.cat([torch.zeros_like(flag[:1], dtype=torch.int32), flag.cumsum(0, dtype=torch.int32)])
-    return total[first + length] - total[first]

@@ -41,6 +41,17 @@ def test_a_limit_is_of_an_element_or_of_all_of_a_term() -> None:
     assert not Termination(walker)(np.full((4, walker.obs_dim), 1e9)).any()
 
 
+def test_what_was_recorded_within_a_limit_is_within_it() -> None:
+    """In single precision 0.4 - 1e-9 is 0.4000000060, and so is the limit."""
+    observation = np.zeros(CARTPOLE.obs_dim)
+    observation[CART] = 0.4 - 1e-9
+    recorded = observation.astype(np.float32)
+    assert float(recorded[CART]) > 0.4 + 5e-9
+    assert not Termination(SOON)(observation) and not Termination(SOON)(recorded)
+    observation[CART] = 0.4 + 1e-6
+    assert Termination(SOON)(observation) and Termination(SOON)(observation.astype(np.float32))
+
+
 def test_the_file_says_it_and_the_identity_does_not() -> None:
     """Through robot.yaml and JSON and back; recordings made without it stay this robot's."""
     limits = parse_terminate({"height": {"lower": 0.7}, "orientations/torso_z[0]": {"upper": 1}}, load_robot("walker"))

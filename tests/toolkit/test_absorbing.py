@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from small_training import SMALL
 
 from demos.episode import Episode
 from demos.segments import SegmentSampler
@@ -42,12 +43,6 @@ from toolkit.trainer import Trainer, TrainingError, lasting
 from toolkit.whole_segments import draw_segments, whole_segments
 
 SPEC = dataclasses.replace(load_robot("cartpole"), terminate=(TerminationLimit("position/slider", -0.4, 0.4),))
-TINY = [
-    "total_steps=512", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
-    "reward.segment=8", "reward.batch_steps=128", "policy.warm_start=5", "ppo.head_start=1",
-    "sac.num_envs=8", "sac.horizon=16", "sac.batch=16", "sac.hidden=[8]", "sac.segments=16", "sac.head_start=1",
-    "sac.updates_per_step=0.1",
-]  # fmt: skip
 LENGTH = 4
 
 
@@ -196,7 +191,7 @@ def test_the_strictest_says_of_the_end_what_it_says_of_all_else():
 def test_every_way_of_training_takes_it_along(tmp_path: Path, settings: tuple[str, ...]):
     """Runs, resumes bit for bit, exports; the bundle's reward knows it, and a new policy is paid it."""
     demos = [demo(60, "termination"), demo(20, "termination", 1), demo(12, "termination", 2), demo(40, "truncation", 3)]
-    config = with_settings(TrainConfig(), [*TINY, *settings])
+    config = with_settings(TrainConfig(), [*SMALL, *settings])
     run = Trainer(SPEC, config, demos)
     assert run.config.reward.segment in (1, 8, 40)
     folder = Run(tmp_path / "run", run, {"chain_sha256": "00"}, demos)
@@ -217,7 +212,7 @@ def test_every_way_of_training_takes_it_along(tmp_path: Path, settings: tuple[st
     assert float(score.absorbing) == float(reward.absorbing.detach()) != 0.0
     assert isinstance(ExportedReward(score.onnx).absorbing, torch.Tensor)
     assert load_bundle(tmp_path / "a.bundle")[0].spec.terminate == SPEC.terminate
-    follower = Trainer(SPEC, with_settings(TrainConfig(), [*TINY, "objective=reward"]), [], frozen_reward=score)
+    follower = Trainer(SPEC, with_settings(TrainConfig(), [*SMALL, "objective=reward"]), [], frozen_reward=score)
     follower.iterate()
 
 
@@ -226,7 +221,7 @@ def test_a_reward_that_knows_no_end_is_refused_where_tasks_end(tmp_path: Path):
     plain = dataclasses.replace(SPEC, terminate=())
     demos = [demo(60, "truncation")]
     Run(
-        tmp_path / "run", Trainer(plain, with_settings(TrainConfig(), [*TINY, "total_steps=128"]), demos),
+        tmp_path / "run", Trainer(plain, with_settings(TrainConfig(), [*SMALL, "total_steps=128"]), demos),
         {"chain_sha256": "00"}, demos,
     ).train(lambda *_: None, 0, 1)  # fmt: skip
     assert load_frozen_reward(tmp_path / "run", plain).score.absorbing is None
@@ -239,13 +234,13 @@ def test_a_demo_beyond_the_limit_that_goes_on_is_refused():
     wide = demo(30, "truncation")
     wide.observations[17, 0] = 0.5
     with pytest.raises(TrainingError, match=r"demo 1: beyond `terminate` of cartpole at step 17 of 30.*0.5 \(limits"):
-        Trainer(SPEC, with_settings(TrainConfig(), TINY), [demo(30, "truncation", 1), wide])
+        Trainer(SPEC, with_settings(TrainConfig(), SMALL), [demo(30, "truncation", 1), wide])
     fallen = dataclasses.replace(wide, ended_by="termination")  # in the end, but not there
     with pytest.raises(TrainingError, match="demo 0: beyond `terminate` of cartpole at step 17"):
-        Trainer(SPEC, with_settings(TrainConfig(), TINY), [fallen])
+        Trainer(SPEC, with_settings(TrainConfig(), SMALL), [fallen])
     last = demo(30, "termination")
     last.observations[30, 0] = 0.5
-    Trainer(SPEC, with_settings(TrainConfig(), TINY), [demo(30, "truncation", 1), last]).sim.close()
+    Trainer(SPEC, with_settings(TrainConfig(), SMALL), [demo(30, "truncation", 1), last]).sim.close()
 
 
 def test_what_ended_its_task_lasts_as_long_as_an_episode_may():
@@ -257,7 +252,7 @@ def test_what_ended_its_task_lasts_as_long_as_an_episode_may():
 
 def test_a_run_is_not_resumed_with_other_ends(tmp_path: Path):
     """`terminate` is no part of the robot's identity, and yet decides what was learned."""
-    demos, config = [demo(60, "truncation")], with_settings(TrainConfig(), [*TINY, "total_steps=128"])
+    demos, config = [demo(60, "truncation")], with_settings(TrainConfig(), [*SMALL, "total_steps=128"])
     Run(tmp_path / "run", Trainer(SPEC, config, demos), {"chain_sha256": "00"}, demos).train(lambda *_: None, 0, 1)
     other = dataclasses.replace(SPEC, terminate=())
     with pytest.raises(TrainingError, match="cannot resume with other settings .*terminate: was"):
@@ -268,7 +263,7 @@ def test_a_run_says_how_often_the_task_ends():
     """Beside the other metrics, where it can."""
     rows = []
     for spec in (SPEC, load_robot("cartpole")):
-        trainer = Trainer(spec, with_settings(TrainConfig(), [*TINY, "ppo.num_envs=64"]), [demo(60, "truncation")])
+        trainer = Trainer(spec, with_settings(TrainConfig(), [*SMALL, "ppo.num_envs=64"]), [demo(60, "truncation")])
         rows.append([trainer.iterate() for _ in range(4)][-1])
     assert 0.0 < rows[0]["terminated"] < 0.5 and "terminated" not in rows[1]
 
@@ -323,7 +318,7 @@ def test_what_the_off_policy_generator_hands_out_reaches_past_the_end():
     handed = []
     narrow = dataclasses.replace(SPEC, terminate=(TerminationLimit("position/slider", -0.13, 0.13),))
     for spec in (narrow, load_robot("cartpole")):
-        config = with_settings(TrainConfig(), [*TINY, "generator=sac", "sac.num_envs=64", "sac.segments=512"])
+        config = with_settings(TrainConfig(), [*SMALL, "generator=sac", "sac.num_envs=64", "sac.segments=512"])
         trainer = Trainer(spec, config, [demo(60, "truncation", scale=0.1)])
         for _ in range(3):
             rollout = trainer.collector.collect(trainer.policy, 16)
@@ -335,7 +330,7 @@ def test_what_the_off_policy_generator_hands_out_reaches_past_the_end():
 def test_the_verdict_looks_past_the_end_too():
     """The discriminator's segments of both kinds; the likelihood gap is of the steps that were taken."""
     demos = [demo(12, "termination", seed) for seed in range(6)]
-    trainer = Trainer(SPEC, with_settings(TrainConfig(), TINY), demos)
+    trainer = Trainer(SPEC, with_settings(TrainConfig(), SMALL), demos)
     experience = dataclasses.replace(rollout(True), observation=0.1 * rollout(True).observation)
     judged = _Discriminator(trainer, experience, np.random.default_rng(0), torch.Generator().manual_seed(0))
     assert bool(judged.expert.absorbed.any()) and bool(judged.own.absorbed.any())
@@ -348,7 +343,7 @@ def test_recorded_segments_reach_past_the_end_offline(monkeypatch: pytest.Monkey
     """Both densities leave out what nobody did, and the sums of the reward count it."""
     monkeypatch.setattr(Overlap, "fault", lambda _: None)
     demos, others = ([demo(20, "termination", seed) for seed in seeds] for seeds in (range(4), range(4, 8)))
-    settings = [*TINY, "objective=offline", "policy.warm_start=20", "reward.updates=2", "total_steps=2"]
+    settings = [*SMALL, "objective=offline", "policy.warm_start=20", "reward.updates=2", "total_steps=2"]
     run = offline.OfflineLearner(SPEC, with_settings(TrainConfig(), settings), demos, others)
     run.iterate()
     batch = run.demos.draw(64, torch.Generator().manual_seed(0))
@@ -372,7 +367,7 @@ def test_demos_of_another_store_are_judged_past_their_end(tmp_path: Path, monkey
         for seed in seeds:
             store.append(demo(30, "termination", seed))
         store.close()
-    words = ["--eval-every", "0", *(word for setting in TINY for word in ("--set", setting))]
+    words = ["--eval-every", "0", *(word for setting in SMALL for word in ("--set", setting))]
     train = ["train", "--demos", tmp_path / "own.zarr", "--robot", robot, "--out", tmp_path / "run"]
     assert CliRunner().invoke(main, [*map(str, train), *words]).exit_code == 0
     seen = []

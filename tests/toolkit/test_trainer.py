@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from small_training import SMALL
 
 from demos.episode import Episode, EpisodeError
 from robots.robot_yaml import load_robot
@@ -31,12 +32,6 @@ from toolkit.settings import ConfigError
 from toolkit.trainer import Trainer, TrainingError, resolve
 
 SPEC = load_robot("cartpole")
-SMALL = [
-    "total_steps=640", "threads=1", "ppo.num_envs=8", "ppo.horizon=16", "policy.hidden=[8]", "reward.hidden=[8]",
-    "reward.segment=8", "reward.batch_steps=128", "policy.warm_start=5", "ppo.head_start=1",
-    "sac.num_envs=8", "sac.horizon=16", "sac.batch=16", "sac.hidden=[8]", "sac.segments=16", "sac.head_start=1",
-    "sac.updates_per_step=0.1",
-]  # fmt: skip
 
 
 def episodes(count: int = 2, length: int = 120, **changes: Any) -> list[Episode]:
