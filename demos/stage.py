@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from robots.backend import Backend
+from robots.backend import Backend, BackendError
 from robots.command import CommandMap
 from robots.observation import ObservationMap
 from robots.spec import RobotSpec
@@ -47,10 +47,17 @@ class BackendStage:
         self._sequence = -1
 
     def reset(self) -> Moment:
-        """Begins an episode."""
+        """Begins an episode.
+
+        Raises:
+            BackendError: The robot is beyond where its task ends, so that there is nothing to show.
+        """
         reading = self._backend.reset()
         self._sequence = reading.sequence
-        return Moment(self._observe(reading.values).astype(np.float32), reading.timestamp_ns)
+        observation = self._observe(reading.values)
+        if self._terminates(observation):
+            raise BackendError(f"the task is over as it begins: {self._terminates.reason(observation)}")
+        return Moment(observation.astype(np.float32), reading.timestamp_ns)
 
     def step(self, action: np.ndarray) -> Moment:
         """Takes an action (act_dim,) float32."""

@@ -128,16 +128,23 @@ class _Ear:
         """Acts on the next datagram; False if none has come."""
         try:
             datagram, peer = self._sock.recvfrom(LARGEST, socket.MSG_DONTWAIT)
-            self._next_ns = time.monotonic_ns() + self._robot.period_ns
-            answer = self._robot.answer(datagram, peer)
-            if answer is not None:
-                self._sock.sendto(answer, peer)
         except BlockingIOError:
             return False
         except OSError as error:
-            # The cable is out or its buffer full: the controller will not hear; the watchdog is there for just that.
-            self._robot.events.append(Fault("network", str(error), time.monotonic_ns()))
+            self._network(error)
+            return True
+        self._next_ns = time.monotonic_ns() + self._robot.period_ns
+        answer = self._robot.answer(datagram, peer)  # what a driver lets through of its own troubles ends us: see main
+        try:
+            if answer is not None:
+                self._sock.sendto(answer, peer)
+        except OSError as error:
+            self._network(error)
         return True
+
+    def _network(self, error: OSError) -> None:
+        """The cable is out or its buffer full: the controller will not hear; the watchdog is there for just that."""
+        self._robot.events.append(Fault("network", str(error), time.monotonic_ns()))
 
 
 class _EventWriter:

@@ -119,12 +119,13 @@ class ServoBus(ABC):
         size = max(register.address + register.size for register in registers) - start
         self.port.is_using = False  # whatever an earlier failure left
         try:
-            self._request(start, size)
-            answers = [self._answer(servo, size) for servo in self.servos]
-        except ServoError:
-            self.port.drain()  # the others may still be answering, and a new question would talk over them
-            raise
-        except OSError as error:
+            try:
+                self._request(start, size)
+                answers = [self._answer(servo, size) for servo in self.servos]
+            except ServoError:
+                self.port.drain()  # the others may still be answering, and a new question would talk over them
+                raise
+        except OSError as error:  # of the draining, too
             raise BackendError(f"the serial port {self.port.path} is gone: {error}") from error
         return [
             [r.decode(answer[r.address - start : r.address - start + r.size]) for answer in answers] for r in registers

@@ -1,5 +1,6 @@
 """The guardian process: who it listens to, when it ends, what it leaves behind."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -61,6 +63,44 @@ def test_a_farewell_is_heard_though_the_end_comes_with_it() -> None:
             backend.send(np.zeros(2))
         threading.Timer(0.2, freed.set).start()  # by then the lifeline is closed, too
     assert freed.is_set() and events == [] and len(robot.sent) == 2
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(errno.EAGAIN, "not now"), OSError(errno.EIO, "no such device")])
+def test_a_drivers_trouble_is_not_taken_for_the_networks(error: OSError) -> None:
+    """What a driver lets through ends the guardian, which closes the robot; it is neither silence nor a bad cable."""
+    robot = FaultyRobot()
+
+    def broken(reading: SensorReading) -> SensorReading:
+        raise error
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, socket.socket(sock.family, sock.type) as other:
+        sock.bind(("127.0.0.1", 0))
+        other.connect(sock.getsockname())
+        guarded_robot = GuardedRobot(robot)
+        ear = _Ear(guarded_robot, sock, 0)
+        other.send(encode(Message(RESET, 0, np.full(1, -1.0)), spec_mark(SPEC)))
+        assert ear.answer() and not ear.answer()  # the second time, nothing has come
+        robot.tamper = broken
+        other.send(encode(Message(COMMAND, 1, np.zeros(2)), spec_mark(SPEC)))
+        with pytest.raises(OSError) as raised:
+            ear.answer()
+    assert raised.value is error and guarded_robot.events == []
+
+
+@pytest.mark.parametrize("broken", ["recvfrom", "sendto"])
+def test_trouble_on_the_cable_is_told_of(broken: str) -> None:
+    """And nothing else happens: the watchdog is there for a controller that is not heard."""
+    reset = encode(Message(RESET, 0, np.full(1, -1.0)), spec_mark(SPEC))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENETDOWN, "the cable is out")
+
+    calls = {"recvfrom": lambda *_: (reset, ("127.0.0.1", 1)), "sendto": lambda *_: None, broken: fail}
+    robot = GuardedRobot(FaultyRobot())
+    assert _Ear(robot, cast(socket.socket, SimpleNamespace(**calls)), 0).answer()
+    (event,) = robot.events
+    assert event.reason == "network" and "the cable is out" in event.detail
+    assert robot.running == (robot.safety.fault is None) == (broken == "sendto")
 
 
 def test_the_controller_is_waited_for_awake_when_it_should_speak(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,19 @@ def test_after_a_bad_answer_the_wire_is_left_to_fall_silent(protocol: str) -> No
     assert wire.incoming == b""
 
 
+@pytest.mark.parametrize("protocol", BUSES)
+def test_a_port_that_goes_while_it_falls_silent(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulled out just after a bad answer: gone is what it is then, and no error of a servo."""
+
+    def pulled(_: Wire) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Wire, "drain", pulled)
+    with pytest.raises(BackendError, match="the serial port wire is gone: .*Input/output error") as raised:
+        read(protocol, b"")
+    assert not isinstance(raised.value, ServoError)
+
+
 @given(value=st.integers(-0x7FFF, 0x7FFF))
 def test_sign_and_magnitude(value: int) -> None:
     """Feetech's numbers with a minus bit come back as they went."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from demos.stage import BackendStage
-from robots import RobotSpecError, load_robot, spec_from_dict
+from robots import BackendError, RobotSpecError, load_robot, spec_from_dict
 from robots.batch import BatchSim
 from robots.sim import MujocoBackend
 from robots.simulation_yaml import parse_terminate
@@ -166,4 +166,14 @@ def test_a_recording_ends_there() -> None:
     ended = [stage.step(np.ones(1, np.float32)).ended_by for _ in range(60)]
     first = ended.index("termination")
     assert set(ended[:first]) == {None} and first > 3
+    backend.close()
+
+
+def test_a_recording_does_not_begin_beyond() -> None:
+    """A robot that lies on the ground has nothing to show: its first step would end the demo."""
+    backend = MujocoBackend(CARTPOLE, seed=1)
+    upright = ending(TerminationLimit("pole_cos/hinge_1", lower=0.0))
+    with pytest.raises(BackendError, match=r"is over as it begins: pole_cos/hinge_1 -.*\(limits 0 to inf\)"):
+        BackendStage(backend, upright).reset()
+    BackendStage(backend, CARTPOLE).reset()
     backend.close()
