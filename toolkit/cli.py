@@ -6,6 +6,7 @@ Nothing heavy is imported here, so `gcl --help` is quick and the robot-side verb
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -80,3 +81,7 @@ def main() -> None:
     Example, from shipped demonstrations to a running controller:
       gcl quickstart
     """
+    # Between its operations torch's threads spin for milliseconds, on cores that the simulator's threads want. So many
+    # turns last from one operation to the next and no longer; it is read as torch is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "15000")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name every torch reader knows
 from torch import Tensor
 
 from demos.segments import SegmentSampler
@@ -107,11 +108,12 @@ class ExpertSegments:
     def draw_with_rows(self, count: int, generator: torch.Generator) -> tuple[Segments, Tensor]:
         """As `draw`, with the [L, N] row numbers of the steps, for who scores them in other ways too."""
         rows = torch.from_numpy(self.demos.draw_rows(count, self.rng)).to(self.state.device)  # [L+1, N]
-        state, rows = self.state[rows], rows[:-1]
-        action = self.action[rows]
+        # Looked up as an embedding: the same numbers as by an index, several times faster
+        state, rows = F.embedding(rows, self.state), rows[:-1]
+        action = F.embedding(rows, self.action)
         noise = self.jitter * torch.randn(action.shape, generator=generator, device=action.device)
         # An action at its limit stays there: a density has a point mass at the limit already.
         action = torch.where(action.abs() >= 1.0, action, action + noise).clamp(-1.0, 1.0)
-        pairs = zip(self._mean, self._log_std, strict=True)
-        log_q = mix_segments(torch.stack([clipped_gaussian_log_prob(action, mean[rows], std) for mean, std in pairs]))
+        pairs = [(F.embedding(rows, mean), std) for mean, std in zip(self._mean, self._log_std, strict=True)]
+        log_q = mix_segments(torch.stack([clipped_gaussian_log_prob(action, mean, std) for mean, std in pairs]))
         return Segments(state[:-1], state[1:], action, self.termination[rows], log_q), rows

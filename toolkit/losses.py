@@ -55,14 +55,16 @@ def solve_log_z(r: Tensor, log_q: Tensor, expert: Tensor, alpha: float, temper: 
     """
     _same_vectors(r, log_q, expert)
     score = (r.detach().double() / alpha - log_q.detach().double()) * temper
-    share = expert.double().mean()
-    margin = (torch.log1p(-share) - torch.log(share)).abs() + 1.0
-    low, high = score.min() - margin, score.max() + margin
-    for _ in range(60):
+    expert_share = expert.double().mean()
+    margin = (torch.log1p(-expert_share) - torch.log(expert_share)).abs() + 1.0
+    low, high, share = float(score.min() - margin), float(score.max() + margin), float(expert_share)
+    for _ in range(60):  # in Python's floats, which are float64, too: tensors of one number cost more than the batch
         middle = 0.5 * (low + high)
-        too_low = torch.sigmoid(score - middle).mean() > share
-        low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
-    return 0.5 * (low + high) / temper
+        if float(torch.sigmoid(score - middle).mean()) > share:
+            low = middle
+        else:
+            high = middle
+    return torch.tensor(0.5 * (low + high) / temper, dtype=torch.float64, device=score.device)
 
 
 def discriminator_loss(logit_expert: Tensor, logit_policy: Tensor) -> Tensor:

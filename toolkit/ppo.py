@@ -42,7 +42,7 @@ class PolicyLearner:
 
     def begin_anew(self) -> None:
         """Forgets the optimiser's moments and step size, which are of no use to networks with other weights."""
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, foreach=True)
 
     def hold_near(self, demos: Transitions, weight: Tensor) -> None:
         """Gives the demos that the policy is held near.
@@ -92,7 +92,7 @@ class PolicyLearner:
         for _ in range(config.epochs):
             order = torch.randperm(len(mean_old), generator=generator, device=generator.device)
             for index in order.chunk(config.minibatches):
-                batch = {name: x[index] for name, x in samples.items()}
+                batch = {name: x.index_select(0, index) for name, x in samples.items()}
                 losses += self._gradient_step(batch, demo_weight, generator, value_only)
             with torch.no_grad():
                 mean = self.policy.mean_net(samples["features"])
@@ -171,16 +171,17 @@ class PolicyLearner:
             loss = loss - demo_weight * self._demo_log_prob(generator)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm, foreach=True)
         self.optimizer.step()
         return torch.stack([surrogate.detach(), value_loss.detach()]).cpu()
 
     def _demo_log_prob(self, generator: torch.Generator) -> Tensor:
         """() E_demo[log q]; sigma is left alone: demos without noise would shrink it to nothing."""
         assert self.demos is not None
-        demos = self.demos[torch.multinomial(self.demo_weight, _DEMO_BATCH, replacement=True, generator=generator)]
-        mean = self.policy(demos.observation)
-        return clipped_gaussian_log_prob(demos.action, mean, self.policy.log_std.detach()).mean()
+        index = torch.multinomial(self.demo_weight, _DEMO_BATCH, replacement=True, generator=generator)
+        mean = self.policy(self.demos.observation.index_select(0, index))
+        action = self.demos.action.index_select(0, index)
+        return clipped_gaussian_log_prob(action, mean, self.policy.log_std.detach()).mean()
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keeps the divergence per iteration near its target, the rule of Schulman et al. 2017, section 4."""

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import os
 import subprocess
 import sys
 import time
@@ -100,6 +101,26 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
     monkeypatch.setitem(sys.modules, "toolkit.commands.broken", module)
     monkeypatch.setitem(cli.VERBS, "broken", "Raises.")
     yield raised
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "15000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_torchs_threads_let_go_of_their_cores(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In time for torch, which a verb imports; what the user has set stays."""
+    seen: list[str | None] = []
+    command = click.Command("robots", callback=lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    monkeypatch.setattr(cli.LazyVerbs, "get_command", lambda *_: command)
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # is put back afterwards, whatever the command does
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(cli.main, ["robots"]).exit_code == 0
+    assert seen == [expected]
 
 
 def test_users_mistake_is_one_line_and_exit_2(verb: list[Exception]) -> None:
