@@ -20,9 +20,10 @@ import zarr
 
 from demos.durable import StoreError
 from demos.episode import EpisodeError
-from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot
+from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot, with_model_of
 from demos.store import DemoStore
 from demos.store_reader import StoreReader, build_episode
+from robots.spec import RobotSpec
 
 # What numpy, zipfile and zlib raise for bytes that are not what they should be
 _DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -53,28 +54,30 @@ def export_npz(store: StoreReader, path: Path) -> None:
         raise StoreError(f"{path}: not written: {error.strerror or error}") from error
 
 
-def import_npz(path: Path, out: Path) -> DemoStore:
+def import_npz(path: Path, out: Path, robot: RobotSpec | None = None) -> DemoStore:
     """Makes a store of a file that `export_npz` wrote.
 
     Args:
         path: The file.
         out: The new store, "<name>.zarr".
+        robot: Whose demos they are, with the directory of its model; None leaves it to the file to find that.
 
     Returns:
         The store, opened for writing, with the same episodes in the same order and the same chain of digests.
 
     Raises:
-        StoreError: Not such a file, damaged, or `out` cannot be made. Nothing is left behind.
+        StoreError: Not such a file, damaged, another robot's, or `out` cannot be made. Nothing is left behind.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             attributes = json.loads(str(file[_ATTRIBUTES]))
             check_attributes(path, attributes)
-            spec = stored_robot(path, attributes)
-            arrays = {layout.path: file[layout.path] for layout in layouts(spec)}
+            stored = stored_robot(path, attributes)
+            arrays = {layout.path: file[layout.path] for layout in layouts(stored)}
         episodes = [build_episode(arrays, attributes, i) for i in range(attributes["n_episodes"])]
     except (*_DAMAGE, EpisodeError) as error:
         raise StoreError(f"{path}: not a whole export of a demo store: {' '.join(str(error).split())}") from error
+    spec = stored if robot is None else with_model_of(path, stored, robot)
     chain = bytes.fromhex(spec.sha256)
     for episode in episodes:
         chain = hashlib.sha256(chain + episode.sha256).digest()

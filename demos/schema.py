@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -221,6 +222,42 @@ def stored_robot(path: Path, attributes: dict[str, Any]) -> RobotSpec:
     if spec.sha256 != attributes["spec_sha256"]:
         raise StoreError(f"{path}: damaged: the robot in it is not the one it was made for (its SHA-256 differs)")
     return at_place(spec, attributes.get("model_place"), path)
+
+
+def check_same_robot(path: Path, stored: RobotSpec, wanted: RobotSpec) -> None:
+    """Refuses demos of another robot.
+
+    Args:
+        path: Where the demos are, for the message.
+        stored: Whose they are.
+        wanted: Whose they should be.
+
+    Raises:
+        StoreError: Another robot's.
+    """
+    if stored.sha256 != wanted.sha256:
+        raise StoreError(
+            f"{path}: demos of robot {stored.name!r} ({stored.sha256[:8]}), not of {wanted.name!r} "
+            f"({wanted.sha256[:8]}); they differ in {robot_differences(stored, wanted)}"
+        )
+
+
+def with_model_of(path: Path, stored: RobotSpec, robot: RobotSpec) -> RobotSpec:
+    """The robot of demos that do not know where its model lies, as somebody says who has it.
+
+    Args:
+        path: Where the demos are, for the message.
+        stored: Whose they are.
+        robot: The same robot, from its robot.yaml.
+
+    Returns:
+        `stored`, with the directory of its model.
+
+    Raises:
+        StoreError: Another robot.
+    """
+    check_same_robot(path, stored, robot)
+    return dataclasses.replace(stored, directory=robot.directory)
 
 
 def robot_differences(stored: RobotSpec, wanted: RobotSpec) -> str:

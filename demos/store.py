@@ -23,7 +23,7 @@ from demos.durable import DurableStore, StoreError, WriterLock, sync_folder
 from demos.episode import ENDINGS, Episode
 from demos.journal import Journal, JournalHeader
 from demos.recovery import Recovery, journal_folder, restore_journals, sweep, trim
-from demos.schema import create_arrays, layouts, read_attributes, robot_differences, root_attributes
+from demos.schema import check_same_robot, create_arrays, layouts, read_attributes, root_attributes
 from demos.store_reader import EpisodeInfo, StoreReader
 from demos.verify import find_problems
 from robots.spec import RobotSpec
@@ -101,11 +101,8 @@ class DemoStore(StoreReader):
         lock = WriterLock(journal_folder(path) / "lock", str(path)) if mode == "a" else None
         try:
             store = cls(path, lock)
-            if spec is not None and store.spec_sha256 != spec.sha256:
-                raise StoreError(
-                    f"{path}: demos of robot {store.spec.name!r} ({store.spec_sha256[:8]}), not of {spec.name!r} "
-                    f"({spec.sha256[:8]}); they differ in {robot_differences(store.spec, spec)}"
-                )
+            if spec is not None:
+                check_same_robot(path, store.spec, spec)
             if lock is not None:
                 store.recover()
             return store

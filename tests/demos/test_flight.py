@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from demos.convert import export_npz
 from demos.flight import Flight, FlightError, flight_episode, is_flight, read_flight
 from demos.store import DemoStore, StoreError
 from export.black_box import BlackBox
@@ -23,6 +25,7 @@ from robots.command import CommandMap
 from robots.observation import ObservationMap
 from toolkit.cli import main
 
+ROOT = Path(__file__).parents[2]
 ROWS = 50
 DT_NS = 10_000_000
 
@@ -43,7 +46,7 @@ def flight(spec: RobotSpec) -> Flight:
 def log(spec: RobotSpec, flight: Flight, tmp_path: Path) -> Callable[..., Path]:
     """Writes the flight through a real black box, as a controller and its observer do."""
 
-    def write(fault: bool = False, rows: int = ROWS) -> Path:
+    def write(fault: bool = False, rows: int = ROWS, spec: RobotSpec = spec) -> Path:
         box = BlackBox.create(spec, seconds=(ROWS + 10) * spec.control_dt, about=flight.about)
         for i in range(rows):
             reading = SensorReading(flight.values[i], int(flight.timestamp_ns[i]), int(flight.sequence[i]))
@@ -203,6 +206,35 @@ def test_a_flight_of_another_robot(log: Callable[..., Path], tmp_path: Path) -> 
     DemoStore.create(out, load_robot("walker")).close()
     result = gcl("demos", "import", log(), out)
     assert result.exit_code == 2 and "not of 'cheetah'" in result.stderr
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_flights_of_a_robot_of_ones_own(
+    exported: bool, flight: Flight, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Who says which robot was flown gets a store that finds its model; another robot is refused and nothing made."""
+    folder, out = tmp_path / "mine", tmp_path / "flights.zarr"
+    folder.mkdir()
+    (folder / "mine.xml").write_text("<mujoco/>")
+    shipped = (ROOT / "robots" / "cheetah" / "robot.yaml").read_text().splitlines()
+    changed = {"mjcf": "mjcf: mine.xml", "task": ""}
+    (folder / "robot.yaml").write_text("\n".join(changed.get(line.split(":")[0], line) for line in shipped))
+    own = load_robot(folder)
+    stored = dataclasses.replace(own, directory=None)
+    if exported:
+        file = tmp_path / "export.npz"
+        with DemoStore.create(tmp_path / "elsewhere.zarr", stored) as store:
+            store.append(flight_episode(dataclasses.replace(flight, spec=stored)).episode)
+            export_npz(store, file)
+    else:
+        file = request.getfixturevalue("log")(spec=stored)
+    result = gcl("demos", "import", file, out, "--robot", "walker")
+    assert result.exit_code == 2 and "not of 'walker'" in result.stderr and not out.exists()
+    for robot, directory in (([], None), (["--robot", folder], own.directory)):
+        assert gcl("demos", "import", file, out, *robot).exit_code == 0
+        with DemoStore.open(out) as store:
+            assert (store.spec.sha256, store.spec.directory, store.n_episodes) == (own.sha256, directory, 1)
+        shutil.rmtree(out)
 
 
 def test_a_store_is_named_once(log: Callable[..., Path], tmp_path: Path) -> None:

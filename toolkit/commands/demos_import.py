@@ -10,15 +10,19 @@ import click
 
 if TYPE_CHECKING:
     from demos.flight import FlightEpisode
+    from robots.spec import RobotSpec
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The store, as an option instead of an argument.")
+@click.option("--robot", help="The robot.yaml of a robot of your own, so that a new store finds its model.")
 @click.option("--exclude/--include", default=None, help="Learn from a flight or not; default: not after a fault.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def import_(file: Path, store: Path | None, out: Path | None, exclude: bool | None, as_json: bool) -> None:
+def import_(
+    file: Path, store: Path | None, out: Path | None, robot: str | None, exclude: bool | None, as_json: bool
+) -> None:
     """Make a store of an .npz file that `export` wrote, or add a flight log to one.
 
     A flight log is what a robot did under a policy, as `gcl deploy` wrote it. It becomes one episode of a store of that
@@ -28,19 +32,22 @@ def import_(file: Path, store: Path | None, out: Path | None, exclude: bool | No
     Examples:
       gcl demos import my_demos.npz copy.zarr
       gcl demos import runs/flight/flight.npz --out flights.zarr
+      gcl demos import flight.npz flights.zarr --robot my_arm/robot.yaml
     """
     from demos.flight import is_flight
+    from robots.robot_yaml import load_robot
 
     if (store is None) == (out is None):
         raise click.UsageError("say once into which store: gcl demos import FILE STORE")
     target = store or out
     assert target is not None
+    known = None if robot is None else load_robot(robot)
     if is_flight(file):
-        about = _import_flight(file, target, exclude)
+        about = _import_flight(file, target, known, exclude)
     elif exclude is not None:
         raise click.UsageError("--exclude and --include are for flight logs; an export knows what it excludes")
     else:
-        about = _import_export(file, target)
+        about = _import_export(file, target, known)
     if as_json:
         click.echo(json.dumps(about))
         return
@@ -49,23 +56,25 @@ def import_(file: Path, store: Path | None, out: Path | None, exclude: bool | No
     click.echo(f"{target}: {about['n_episodes']} episodes" + _told(about))
 
 
-def _import_export(file: Path, store: Path) -> dict[str, Any]:
+def _import_export(file: Path, store: Path, robot: RobotSpec | None) -> dict[str, Any]:
     from demos.convert import import_npz
 
-    with import_npz(file, store) as made:
+    with import_npz(file, store, robot) as made:
         return {"store": str(store), **made.identity()}
 
 
-def _import_flight(file: Path, store: Path, exclude: bool | None) -> dict[str, Any]:
+def _import_flight(file: Path, store: Path, robot: RobotSpec | None, exclude: bool | None) -> dict[str, Any]:
     from demos.flight import flight_episode, read_flight
+    from demos.schema import with_model_of
     from demos.store import DemoStore
 
     flight = read_flight(file)
     found: FlightEpisode = flight_episode(flight, file.name)
+    spec = flight.spec if robot is None else with_model_of(file, flight.spec, robot)
     if store.exists():
-        target = DemoStore.open(store, flight.spec, mode="a")
+        target = DemoStore.open(store, spec, mode="a")
     else:
-        target = DemoStore.create(store, flight.spec, source="import:flight")
+        target = DemoStore.create(store, spec, source="import:flight")
     with target:
         index = target.append(found.episode, excluded=exclude, note=found.note)
         excluded = index in target.identity()["excluded"]

@@ -23,7 +23,7 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.option("--count", type=click.IntRange(min=1), help="Learn from the first so many demos that are not excluded.")
 @click.option("--offline", is_flag=True, help="Learn the reward from --demos and --background alone; simulate nothing.")
 @click.option("--background", type=click.Path(path_type=Path), help="Store of what others did, for --offline.")
-@click.option("--robot", help="Robot, for the objectives that take no demos; otherwise the store says which.")
+@click.option("--robot", help="Name or robot.yaml. Default: as the demos say; without demos it is needed.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<robot>-<time>.")
 @click.option("--objective", help="gan-gcl (default), gcl, gail, airl, bc, constant; reward or task-reward: no demos.")
 @click.option("--generator", help="ppo (default), or sac to need fewer steps of experience.")
