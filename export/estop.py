@@ -15,8 +15,8 @@ import socket
 import struct
 from typing import Protocol
 
+from robots.address import is_loopback, parse_address
 from robots.spec import ToolkitError
-from robots.udp import is_loopback, parse_address
 
 _HEADER = struct.Struct("<4sB3xQ")
 _MAGIC = b"GCLE"

@@ -27,6 +27,7 @@ from pathlib import Path
 from export.guarded_robot import GuardedRobot
 from export.real_time import RealTimeOptions, left_alone
 from export.safety import Fault
+from robots.address import is_loopback
 from robots.backend import BackendError
 from robots.datagram import LARGEST
 from robots.hardware_yaml import read_hardware
@@ -34,7 +35,6 @@ from robots.open_backend import BACKENDS, open_backend
 from robots.processors import available_cpus
 from robots.robot_yaml import read_spec
 from robots.spec import ToolkitError
-from robots.udp import is_loopback
 
 _MOST_KEY = 64  # bytes
 # [ns] longer than the controller's, who may have to go on without an answer; shorter than everybody else's

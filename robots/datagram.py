@@ -8,7 +8,7 @@ Little-endian:
 all bytes before it: their CRC-32 (4 bytes), which shows damage; or, where both ends share a key, their keyed BLAKE2b
 (16 bytes, RFC 7693), which nobody without the key can make. Each answer repeats the number of the request that it
 answers; a request that comes again is answered again and not obeyed again, so a lost datagram costs a moment and never
-a second step.
+a second step. The key is not always the one that both ends were given: see `robots/session.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import numpy as np
 
 from robots.spec import RobotSpec
 
-RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE = 1, 2, 3, 4, 5, 6
-_KINDS = (RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE)
+RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE, HELLO, WELCOME = _KINDS = tuple(range(1, 9))
 _MAGIC = b"GCL1"
 _HEADER = struct.Struct("<4sB3xII8s")
 _CRC = struct.Struct("<I")
@@ -37,10 +36,10 @@ _MOST = (LARGEST - _HEADER.size - _TAG) // 8  # numbers that fit
 class Message:
     """A datagram that came through undamaged and is meant for this robot."""
 
-    kind: int  # one of RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE
+    kind: int  # one of RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE, HELLO, WELCOME
     request: int  # number of the request; an answer carries that of its request
     payload: np.ndarray  # (count,) float64: RESET [seed or -1], COMMAND the command, READING [sequence, *values],
-    # REFUSAL the characters of the reason
+    # REFUSAL the characters of the reason, HELLO the driver's nonce, WELCOME the robot's and then the driver's
 
 
 def spec_mark(spec: RobotSpec) -> bytes:

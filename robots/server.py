@@ -19,6 +19,7 @@ from robots.datagram import (
     refusal,
     spec_mark,
 )
+from robots.session import RobotSessions
 from robots.spec import ToolkitError
 
 SILENCE = 1.0  # [s] without a word from the driver before another may take over
@@ -33,11 +34,11 @@ class RobotServer:
 
         Args:
             backend: The robot.
-            key: What datagrams are sealed with; empty for a checksum only.
+            key: What sessions are sealed with; empty for a checksum only.
         """
         self.backend = backend
         self.driver: Peer | None = None  # who drives; others are not listened to
-        self._mark, self._key = spec_mark(backend.spec), key
+        self._mark, self._key, self._sessions = spec_mark(backend.spec), key, RobotSessions(key)
         self._heard = 0.0  # [s] monotonic, when the driver last spoke
         self._last: tuple[int, bytes] | None = None  # newest request and its answer
 
@@ -49,19 +50,22 @@ class RobotServer:
             peer: From where.
 
         Returns:
-            The bytes to send back, or None: what came was damaged, forged, foreign, older than what was obeyed before,
-            not from the driver, or a farewell.
+            The bytes to send back, or None: what came was damaged, forged, foreign, of another session, older than what
+            was obeyed before, not from the driver, or a farewell.
         """
-        message = decode(datagram, self._mark, self._key)
-        if message is None:
-            return None
+        message = decode(datagram, self._mark, self._sessions.present) if peer == self.driver else None
         now = time.monotonic()
-        if peer != self.driver:
-            # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent.
-            taken = self.driver is not None and now - self._heard < SILENCE
+        if message is None:
+            message = decode(datagram, self._mark, self._sessions.next)
+            if message is None:
+                return self._welcome(datagram)
+            # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent; and
+            # the driver itself may begin anew.
+            taken = self.driver not in (None, peer) and now - self._heard < SILENCE
             if taken or message.kind not in (RESET, MEASURE):
                 return None
             self.driver, self._last = peer, None
+            self._sessions.take_over()
         self._heard = now
         if self._last is not None:
             ahead = (message.request - self._last[0]) % 2**32
@@ -79,8 +83,14 @@ class RobotServer:
             answer = refusal(message.request, str(error))
         else:
             answer = Message(READING, message.request, np.array([reading.sequence, *reading.values]))
-        self._last = (message.request, encode(answer, self._mark, self._key))
+        self._last = (message.request, encode(answer, self._mark, self._sessions.present))
         return self._last[1]
+
+    def _welcome(self, datagram: bytes) -> bytes | None:
+        """The answer to a HELLO, which changes nothing here; None to anything else."""
+        message = decode(datagram, self._mark, self._key) if self._key else None
+        answer = None if message is None else self._sessions.welcome(message)
+        return None if answer is None else encode(answer, self._mark, self._key)
 
     def obey(self, message: Message) -> SensorReading:
         """Does what an undamaged, new message of the driver asks for.

@@ -6,13 +6,16 @@ board; `robots/datagram.py` says what goes over the wire.
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import select
 import socket
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
+from robots.address import is_loopback, parse_address
 from robots.backend import Backend, BackendError, SensorReading, check_command
 from robots.datagram import (
     CLOSE,
@@ -28,6 +31,7 @@ from robots.datagram import (
     spec_mark,
 )
 from robots.processors import available_cpus
+from robots.session import NONCE, hello, session_key, welcomed
 from robots.spec import RobotSpec
 
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
@@ -38,32 +42,7 @@ _LEAST_WAIT_NS = 50_000  # [ns] for which an answer is waited for, however late 
 _MOST_TAKEN = 32
 _AWAKE_NS = 500_000  # [ns] for which an answer is looked for without sleeping, at most
 _REMEMBERED = 256  # requests whose answers may still come late
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Splits "127.0.0.1:9870" into host and port.
-
-    Args:
-        address: An IPv4 address, or "localhost", and a port.
-
-    Returns:
-        Host and port.
-
-    Raises:
-        BackendError: Not of that form.
-    """
-    host, separator, port = address.rpartition(":")
-    if not (separator and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise BackendError(f"address {address!r}; expected HOST:PORT such as 127.0.0.1:9870")
-    return ("127.0.0.1" if host == "localhost" else host), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address stays on this machine; a name that is no address counts as going out."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+_Taken = TypeVar("_Taken")
 
 
 class UdpBackend(Backend):
@@ -109,6 +88,7 @@ class UdpBackend(Backend):
             raise BackendError(f"a key of {len(key)} bytes; legal are up to 64")
         self.spec, self._address = spec, f"{host}:{port}"
         self._mark, self._key = spec_mark(spec), key
+        self._session_key = b""  # of the present session, where there is a key; else there are no sessions
         if seed is not None and not 0 <= seed < 2**53:
             raise BackendError(f"seed {seed}; a seed sent to a robot lies in [0, 2**53)")
         self._seed, self._timeout, self._reset_timeout = seed, timeout_seconds, reset_timeout_seconds
@@ -133,6 +113,7 @@ class UdpBackend(Backend):
         """Asks the robot to go to the start of an episode."""
         seed = -1 if self._seed is None else self._seed
         self._running = self._answer_due = False
+        self._greet()
         reading = self._ask(RESET, np.array([seed], dtype=np.float64), self._reset_timeout)
         self._seed = None
         self._running = True
@@ -168,6 +149,8 @@ class UdpBackend(Backend):
     def measure(self) -> SensorReading:
         """Asks for a reading and nothing else; in the loop it waits no longer than half of what a step may take."""
         if self._wait_ns is None or not self._running:
+            if not self._session_key:
+                self._greet()
             return self._ask(MEASURE, np.empty(0), self._reset_timeout)  # connecting to the robot may take a while
         self._say(MEASURE, np.empty(0))
         return self._hear(self._wait_ns // 2)
@@ -175,7 +158,7 @@ class UdpBackend(Backend):
     def close(self) -> None:
         """Tells the robot that nobody drives it any more. Closing twice is allowed."""
         if self._socket is not None:
-            farewell = encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._key)
+            farewell = encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._session_key)
             try:
                 for _ in range(_FAREWELLS):
                     self._socket.send(farewell)
@@ -198,10 +181,10 @@ class UdpBackend(Backend):
     def _say(self, kind: int, payload: np.ndarray) -> None:
         """Sends a request that `_hear` listens for the answer to."""
         sock = self._open_socket()
-        self._request = (self._request + 1) % 2**32
+        self._next_request()
         self._sent_ns[self._request % _REMEMBERED] = time.monotonic_ns()
         try:
-            sock.send(encode(Message(kind, self._request, payload), self._mark, self._key))
+            sock.send(encode(Message(kind, self._request, payload), self._mark, self._session_key))
         except OSError as error:
             raise self._gone(error) from error
 
@@ -223,9 +206,9 @@ class UdpBackend(Backend):
                 if came is None:
                     continue
                 taken += 1
-                answer = decode(came, self._mark, self._key)
+                answer = decode(came, self._mark, self._session_key)
                 if answer is None:
-                    continue  # not one of this robot's
+                    continue  # not one of this robot's, or of another session
                 behind = (self._request - answer.request) % 2**32
                 if behind >= _REMEMBERED:
                     continue  # an answer to nothing we asked lately
@@ -244,26 +227,50 @@ class UdpBackend(Backend):
     def _gone(self, error: OSError) -> BackendError:
         return BackendError(f"no robot at {self._address}: {error.strerror or error}")
 
+    def _greet(self) -> None:
+        """Begins a session, where there is a key."""
+        if not self._key:
+            return
+        nonce = os.urandom(NONCE)
+        told = self._exchange(
+            hello(self._next_request(), nonce), self._reset_timeout, self._key, lambda answer: welcomed(answer, nonce)
+        )
+        self._session_key = session_key(self._key, told)
+
     def _ask(self, kind: int, payload: np.ndarray, timeout: float) -> SensorReading:
-        sock = self._open_socket()
+        message = Message(kind, self._next_request(), payload)
+        answer = self._exchange(message, timeout, self._session_key, lambda answer: answer)
+        return self._reading(answer, time.monotonic_ns())
+
+    def _next_request(self) -> int:
         self._request = (self._request + 1) % 2**32
-        datagram = encode(Message(kind, self._request, payload), self._mark, self._key)
+        return self._request
+
+    def _exchange(
+        self, message: Message, timeout: float, key: bytes, take: Callable[[Message], _Taken | None]
+    ) -> _Taken:
+        """Asks until it is answered or the time-out is over; `take` makes None of what is no answer after all."""
+        sock, datagram = self._open_socket(), encode(message, self._mark, key)
         deadline = time.monotonic() + timeout
         try:
             for attempt in range(1, _ATTEMPTS + 1):
                 sock.send(datagram)
-                answer = self._await(sock, deadline - timeout * (_ATTEMPTS - attempt) / _ATTEMPTS)
-                if answer is not None:
-                    return self._reading(answer, time.monotonic_ns())
+                until = deadline - timeout * (_ATTEMPTS - attempt) / _ATTEMPTS
+                while (answer := self._await(sock, until, key)) is not None:
+                    if (taken := take(answer)) is not None:
+                        return taken
         except OSError as error:
             raise self._gone(error) from error
-        raise BackendError(f"the robot at {self._address} did not answer within {timeout:g} s; is it the same robot?")
+        raise BackendError(
+            f"the robot at {self._address} did not answer within {timeout:g} s; is it the same robot"
+            f"{' and the same key' if self._key else ''}?"
+        )
 
-    def _await(self, sock: socket.socket, deadline: float) -> Message | None:
+    def _await(self, sock: socket.socket, deadline: float, key: bytes) -> Message | None:
         """The answer to the present request, None if it does not come in time."""
         while (left := deadline - time.monotonic()) > 0:
             came = self._wait(sock, left)
-            answer = None if came is None else decode(came, self._mark, self._key)
+            answer = None if came is None else decode(came, self._mark, key)
             # Late answers to earlier requests end here, as does noise.
             if answer is not None and answer.request == self._request:
                 return answer

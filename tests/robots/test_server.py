@@ -1,14 +1,30 @@
 """The robot's end of the cable: who may drive it, what it ignores, and that nothing is done twice or late."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robots import load_robot
-from robots.datagram import CLOSE, COMMAND, MEASURE, READING, REFUSAL, RESET, Message, decode, encode, spec_mark
+from robots.datagram import (
+    CLOSE,
+    COMMAND,
+    HELLO,
+    MEASURE,
+    READING,
+    REFUSAL,
+    RESET,
+    WELCOME,
+    Message,
+    decode,
+    encode,
+    spec_mark,
+)
 from robots.mock import MockBackend
-from robots.server import RobotServer
+from robots.server import SILENCE, Peer, RobotServer
+from robots.session import hello, session_key, welcomed
 from robots.sim import MujocoBackend
 
 SPEC = load_robot("cartpole")
@@ -101,15 +117,98 @@ def test_what_is_overtaken_is_not_obeyed(server: RobotServer) -> None:
     assert ask(server, COMMAND, 2**32 - 1, [0.0]) is None
 
 
-def test_a_key_keeps_strangers_out() -> None:
-    """With a key only datagrams sealed with it are heard: none without a key, with another, or with a bit changed."""
-    keyed = RobotServer(MockBackend(SPEC), key=b"k" * 32)
+KEY = b"k" * 32
+
+
+class Keyed:
+    """Somebody with the key, and all he ever said."""
+
+    def __init__(self, server: RobotServer, peer: Peer) -> None:
+        self.server, self.peer, self.key, self.request = server, peer, b"", 0
+        self.said: list[bytes] = []
+
+    def greet(self) -> Keyed:
+        nonce = bytes(range(16))
+        answer = self.server.answer(encode(hello(7, nonce), MARK, KEY), self.peer)
+        message = None if answer is None else decode(answer, MARK, KEY)
+        assert message is not None and (told := welcomed(message, nonce)) is not None
+        self.key = session_key(KEY, told)
+        return self
+
+    def ask(self, kind: int, *payload: float) -> Message | None:
+        self.request += 1
+        self.said.append(encode(Message(kind, self.request, np.array(payload)), MARK, self.key))
+        answer = self.server.answer(self.said[-1], self.peer)
+        return None if answer is None else decode(answer, MARK, self.key)
+
+
+@pytest.fixture
+def keyed() -> RobotServer:
+    return RobotServer(MockBackend(SPEC), KEY)
+
+
+def commands(server: RobotServer) -> int:
+    assert isinstance(server.backend, MockBackend)
+    return len(server.backend.commands)
+
+
+def test_a_key_keeps_strangers_out(keyed: RobotServer) -> None:
+    """Only datagrams of the session are heard: none without a key, with another, or with a bit changed."""
+    friend = Keyed(keyed, DRIVER).greet()
     reset = Message(RESET, 1, np.array([0.0]))
-    good = encode(reset, MARK, b"k" * 32)
-    for forged in (encode(reset, MARK), encode(reset, MARK, b"K" * 32), good[:-1] + bytes([good[-1] ^ 1])):
-        assert keyed.answer(forged, DRIVER) is None
-    answer = keyed.answer(good, DRIVER)
-    assert answer is not None and decode(answer, MARK) is None and decode(answer, MARK, b"k" * 32) is not None
+    good = encode(reset, MARK, friend.key)
+    for key in (b"", b"K" * 32, KEY):
+        assert keyed.answer(encode(reset, MARK, key), DRIVER) is None
+    assert keyed.answer(good[:-1] + bytes([good[-1] ^ 1]), DRIVER) is None and keyed.driver is None
+    answer = friend.ask(RESET, 0.0)
+    assert answer is not None and answer.kind == READING
+
+
+@pytest.mark.parametrize("kind", [RESET, COMMAND, CLOSE, MEASURE, WELCOME])
+def test_under_the_key_itself_there_is_only_hello(keyed: RobotServer, kind: int) -> None:
+    """And a hello without a nonce is none."""
+    assert keyed.answer(encode(Message(kind, 1, np.zeros(4)), MARK, KEY), DRIVER) is None
+    for payload in ([], [0.5, 1.0, 2.0, 3.0], [1.0] * 8, [-1.0, 0.0, 0.0, 0.0]):
+        assert keyed.answer(encode(Message(HELLO, 1, np.array(payload)), MARK, KEY), DRIVER) is None
+    assert keyed.driver is None
+
+
+def test_what_was_recorded_moves_nothing(keyed: RobotServer) -> None:
+    """Neither after the farewell, nor while somebody drives from that address, nor after the robot was restarted."""
+    driver = Keyed(keyed, DRIVER).greet()
+    assert driver.ask(RESET, 0.0) and driver.ask(COMMAND, 0.5) and driver.ask(CLOSE) is None
+    recorded = list(driver.said)
+    for server, moved in ((keyed, 1), (RobotServer(MockBackend(SPEC), KEY), 0)):
+        assert [server.answer(datagram, DRIVER) for datagram in recorded] == [None] * 3
+        assert server.driver is None and commands(server) == moved
+        again = Keyed(server, DRIVER).greet()
+        assert again.ask(RESET, 0.0)
+        assert [server.answer(datagram, DRIVER) for datagram in recorded] == [None] * 3
+        assert server.driver == DRIVER and commands(server) == 0  # since its reset
+
+
+def test_the_driver_may_begin_anew(keyed: RobotServer) -> None:
+    """A controller that was restarted at the same address: its requests count from 1 again, the old ones are over."""
+    first = Keyed(keyed, DRIVER).greet()
+    assert first.ask(RESET, 0.0) and all(first.ask(COMMAND, 0.1) for _ in range(5))
+    second = Keyed(keyed, DRIVER).greet()
+    assert first.ask(COMMAND, 0.2) is not None  # a hello ends nothing
+    assert second.ask(COMMAND, 0.3) is None and second.ask(RESET, 0.0) and second.ask(COMMAND, 0.3)
+    assert first.ask(COMMAND, 0.4) is None and commands(keyed) == 1  # since its reset
+
+
+def test_who_greeted_is_not_yet_let_in(keyed: RobotServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who drives is not disturbed; once he is silent another takes over, with a nonce of that time."""
+    at = [100.0]
+    monkeypatch.setattr("robots.server.time.monotonic", lambda: at[0])
+    first, other = Keyed(keyed, DRIVER).greet(), Keyed(keyed, STRANGER).greet()
+    assert first.ask(RESET, 0.0)
+    assert other.ask(RESET, 0.0) is None  # of the nonce that the first came with
+    other.greet()
+    assert other.ask(RESET, 0.0) is None and first.ask(COMMAND, 0.5) and commands(keyed) == 1
+    at[0] += SILENCE + 0.1
+    assert other.ask(RESET, 0.0) and keyed.driver == STRANGER
+    assert first.ask(COMMAND, 0.5) is None and commands(keyed) == 0  # since its reset
 
 
 def test_looking_is_allowed_to_whoever_may_drive(server: RobotServer) -> None:

@@ -32,8 +32,8 @@ def command(address: str, key: Path) -> None:
       gcl estop 127.0.0.1:9880 --key robot.key
     """
     from export.estop import heartbeat
+    from robots.address import parse_address
     from robots.spec import ToolkitError
-    from robots.udp import parse_address
 
     try:
         secret = key.read_bytes()

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 MAGIC, HEADER_BYTES = b"GCL1", 24
-RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE = range(1, 7)
+RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE, HELLO, WELCOME = range(1, 9)
+NONCE = 16  # bytes, which travel as four numbers
 LONGEST = 65_507  # bytes
 HALF = 2**31  # requests further ahead than this are behind
 _SILENT = 0.5  # [s] a driver heard less long ago than this cannot have lost the robot yet: the limit is 1
@@ -52,6 +53,16 @@ def body(kind: int, request: int, payload: bytes, mark: bytes) -> bytes:
     return head + mark + payload
 
 
+def session_key(key: bytes, nonce: bytes) -> bytes:
+    """What the datagrams of a session are sealed with: keyed BLAKE2b-256 of the robot's nonce."""
+    return hashlib.blake2b(nonce, digest_size=32, key=key, person=b"gcl session").digest()
+
+
+def nonce_numbers(nonces: bytes) -> bytes:
+    """A payload that says nonces: each four bytes, little-endian, as one number."""
+    return np.frombuffer(nonces, dtype="<u4").astype("<f8").tobytes()
+
+
 def read(datagram: bytes, mark: bytes, key: bytes) -> Legal | None:
     """Judges a datagram.
 
@@ -68,7 +79,7 @@ def read(datagram: bytes, mark: bytes, key: bytes) -> Legal | None:
     if len(said) < HEADER_BYTES or len(datagram) > LONGEST or seal(said, key) != tail:
         return None
     kind, request, count = said[4], int.from_bytes(said[8:12], "little"), int.from_bytes(said[12:16], "little")
-    if said[:4] != MAGIC or said[5:8] != bytes(3) or said[16:24] != mark or not RESET <= kind <= MEASURE:
+    if said[:4] != MAGIC or said[5:8] != bytes(3) or said[16:24] != mark or not RESET <= kind <= WELCOME:
         return None
     return Legal(kind, request, said[24:]) if len(said) - HEADER_BYTES == 8 * count else None
 
@@ -84,7 +95,7 @@ class CommandOracle:
             key: Of the session; empty for none.
             act_dim: Numbers in a command.
         """
-        self._mark, self._key, self._act_dim = mark, key, act_dim
+        self._mark, self.key, self._act_dim = mark, key, act_dim
         self.driver: object = None
         self.newest: int | None = None  # request of the driver that was answered last
         self._heard = -math.inf  # [s]
@@ -104,7 +115,7 @@ class CommandOracle:
         Raises:
             ViolationError: Something reached the robot, or was answered, that must not.
         """
-        legal = read(datagram, self._mark, self._key)
+        legal = read(datagram, self._mark, self.key)
         if legal is None:
             if reached or answer is not None:
                 raise ViolationError(f"a malformed datagram had an effect: {datagram[:80].hex()}")

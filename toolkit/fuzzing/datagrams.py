@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
-from toolkit.fuzzing.datagram_oracle import MEASURE, RESET, body, seal
+from toolkit.fuzzing.datagram_oracle import RESET, WELCOME, body, seal
 
 _ODD = (
     float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1e308, -1e308, 2.0**53, 2.0**64, -1.0, 0.5, 1e-300,
@@ -23,10 +23,10 @@ class Mutator:
         Args:
             seed: Of its choices.
             mark: Of the robot, 8 bytes.
-            key: With which seals are mended; empty for a checksum.
+            key: With which seals are mended; empty for a checksum. Whoever begins another session sets it.
         """
         self.random = random.Random(seed)
-        self._mark, self._key = mark, key
+        self._mark, self.key = mark, key
         self._past: list[bytes] = []
         # As it comes, several times as often as each way of spoiling it, so that the session goes on
         self._ways = [self._same] * 6 + [
@@ -38,7 +38,7 @@ class Mutator:
     def good(self, kind: int, request: int, payload: list[float]) -> bytes:
         """A datagram as it should be."""
         said = body(kind, request % 2**32, struct.pack(f"<{len(payload)}d", *payload), self._mark)
-        return said + seal(said, self._key)
+        return said + seal(said, self.key)
 
     def spoil(self, good: bytes) -> bytes:
         """One of the ways in which a datagram can be wrong, or none."""
@@ -50,10 +50,10 @@ class Mutator:
         return made
 
     def _mended(self, said: bytes) -> bytes:
-        return said + seal(said, self._key)
+        return said + seal(said, self.key)
 
     def _said(self, good: bytes) -> bytearray:
-        return bytearray(good[: -16 if self._key else -4])
+        return bytearray(good[: -16 if self.key else -4])
 
     def _same(self, good: bytes) -> bytes:
         return good
@@ -78,14 +78,14 @@ class Mutator:
         other = self._replayed(good)
         place = self.random.randrange(len(good))
         joined = good[:place] + other[place:]
-        return joined if self.random.random() < 0.5 else self._mended(joined[: -16 if self._key else -4])
+        return joined if self.random.random() < 0.5 else self._mended(joined[: -16 if self.key else -4])
 
     def _replayed(self, good: bytes) -> bytes:
         return self.random.choice(self._past) if self._past else good
 
     def _other_kind(self, good: bytes) -> bytes:
         said = self._said(good)
-        said[4] = self.random.choice((*range(RESET, MEASURE + 1), 0, 7, 255))
+        said[4] = self.random.choice((*range(RESET, WELCOME + 1), 0, 9, 255))
         return self._mended(bytes(said))
 
     def _other_header(self, good: bytes) -> bytes:
@@ -117,4 +117,4 @@ class Mutator:
     def _other_seal(self, good: bytes) -> bytes:
         # That of somebody without the key, or with another
         said = bytes(self._said(good))
-        return said + seal(said, self.random.choice((b"", b"another key", self._key[::-1])))
+        return said + seal(said, self.random.choice((b"", b"another key", self.key[::-1])))

@@ -17,15 +17,22 @@ from robots.udp import UdpBackend
 from toolkit.fuzzing.datagram_oracle import (
     CLOSE,
     COMMAND,
+    HELLO,
     MEASURE,
+    NONCE,
     READING,
     REFUSAL,
     RESET,
+    WELCOME,
     CommandOracle,
     Legal,
     ViolationError,
+    body,
     may_be_read,
+    nonce_numbers,
     read,
+    seal,
+    session_key,
 )
 from toolkit.fuzzing.datagrams import Mutator
 
@@ -43,7 +50,7 @@ class ServerTarget:
         Args:
             spec: The robot.
             seed: Of the hostile datagrams.
-            key: Of the session; empty for none.
+            key: That sessions begin with; empty for none.
         """
         mark = spec_mark(spec)
         self.counts: Counter[str] = Counter()
@@ -51,7 +58,8 @@ class ServerTarget:
         self._server = RobotServer(self._robot, key)
         self._oracle = CommandOracle(mark, key, spec.act_dim)
         self._mutator = Mutator(seed, mark, key)
-        self._mark, self._key = mark, key
+        self._mark, self._first_key, self._key = mark, key, key
+        self._greeted = False  # the session that comes next has its key
         self._request = 2**32 - 1000  # wraps on the way
         self._act_dim = spec.act_dim
 
@@ -68,6 +76,8 @@ class ServerTarget:
         Raises:
             ViolationError: It did what it must not, or raised.
         """
+        if self._first_key and self._oracle.driver is None and not self._greeted:
+            self._greet()
         draw = self._mutator.random.random()
         # A stranger who found the robot free would keep it: rarely, or there is nothing left to see.
         peer = _STRANGER if draw < (0.0001 if self._oracle.driver is None else 0.05) else _DRIVER
@@ -83,11 +93,25 @@ class ServerTarget:
         reached = self._robot.commands[before:]
         legal = self._oracle.check(datagram, peer, reached, answer)
         self.counts["commands that reached the robot"] += len(reached)
+        if self._oracle.driver is not None:
+            self._greeted = False
         if self._oracle.newest is not None:
             self._request = self._oracle.newest  # a driver knows what it said last, however far ahead that was
         if before > 1000:
             self._robot.commands.clear()
         return legal is not None
+
+    def _greet(self) -> None:
+        """Learns the next session's key. What was thrown before is of an earlier session, and must have no effect."""
+        nonce = self._mutator.random.randbytes(NONCE)
+        said = body(HELLO, 0, nonce_numbers(nonce), self._mark)
+        answer = self._server.answer(said + seal(said, self._first_key), _DRIVER)
+        legal = None if answer is None else read(answer, self._mark, self._first_key)
+        if legal is None or legal.kind != WELCOME or legal.payload[8 * NONCE // 4 :] != nonce_numbers(nonce):
+            raise ViolationError(f"a hello was answered by {legal}")
+        robots_nonce = legal.numbers[: NONCE // 4].astype("<u4").tobytes()
+        self._key = self._oracle.key = self._mutator.key = session_key(self._first_key, robots_nonce)
+        self._greeted = True
 
     def _good(self, draw: float) -> bytes:
         self._request += 1
@@ -111,11 +135,12 @@ class ControllerTarget:
         Args:
             spec: The robot.
             seed: Of the hostile datagrams.
-            key: Of the session; empty for none.
+            key: That the session begins with; empty for none.
             real_time: Which of the backend's two ways to wait is tried.
         """
         self.counts: Counter[str] = Counter()
-        self._mark, self._key, self._channels = spec_mark(spec), key, len(spec.channels)
+        self._mark, self._channels = spec_mark(spec), len(spec.channels)
+        self._first_key = self._key = key
         self._mutator = Mutator(seed, self._mark, key)
         self._remembered = _REMEMBERED if real_time else 1
         self._command = np.zeros(spec.act_dim)
@@ -147,11 +172,22 @@ class ControllerTarget:
         """Takes a request and puts the answers to it into the queue, the right one last."""
         self._queue.clear()
         request = int.from_bytes(datagram[8:12], "little")
+        if datagram[4] == HELLO:
+            self._queue.append(self._welcome(datagram, request))
+            return len(datagram)
         for _ in range(self._mutator.random.choice(_BATCHES) if self._hostile else 0):
             self._queue.append(self._mutator.spoil(self._answer(request)))
         self._sequence += 1
         self._queue.append(self._mutator.good(READING, request, [self._sequence, *[0.5] * self._channels]))
         return len(datagram)
+
+    def _welcome(self, datagram: bytes, request: int) -> bytes:
+        legal, nonce = read(datagram, self._mark, self._first_key), self._mutator.random.randbytes(NONCE)
+        if legal is None:
+            raise ViolationError(f"a hello that is none: {datagram.hex()}")
+        self._key = self._mutator.key = session_key(self._first_key, nonce)
+        said = body(WELCOME, request, nonce_numbers(nonce) + legal.payload, self._mark)
+        return said + seal(said, self._first_key)
 
     def recv(self, size: int, flags: int) -> bytes:
         """The next answer."""

@@ -87,10 +87,10 @@ def test_a_server_that_obeys_anybody_is_found_out(monkeypatch: pytest.MonkeyPatc
 def test_a_controller_that_believes_any_answer_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were an answer to another request read, the fuzzer would say so."""
 
-    def any_answer(self: UdpBackend, sock: object, deadline: float) -> Message | None:
+    def any_answer(self: UdpBackend, sock: object, deadline: float, key: bytes) -> Message | None:
         while True:
             came = self._wait(sock, 1.0)  # pyright: ignore[reportArgumentType]
-            answer = decode(came, self._mark, self._key) if came else None
+            answer = decode(came, self._mark, key) if came else None
             if answer is not None:
                 return answer
 
