@@ -2,7 +2,9 @@
 
 A stop button that sends something when it is pressed fails with its battery or its cable. Here the button's side sends
 a heartbeat, and the robot stops when the heartbeat says so or is missing: pressed, out of range, unplugged and crashed
-look alike. A heartbeat is sealed with a key that both ends share, and numbered, so an old one cannot be played again:
+look alike. A heartbeat is sealed with a key that both ends share, and numbered: of a run's heartbeats none can be played
+again in it. Those of an earlier run can, to a robot that is started while its button is away; so a key is for one button,
+and made anew when somebody may have listened:
 
     magic "GCLE" | pressed u8 | 3 zero bytes | sent u64 [ns] since the Unix epoch, by the sender | BLAKE2b 16 bytes
 """
