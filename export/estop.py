@@ -2,28 +2,38 @@
 
 A stop button that sends something when it is pressed fails with its battery or its cable. Here the button's side sends
 a heartbeat, and the robot stops when the heartbeat says so or is missing: pressed, out of range, unplugged and crashed
-look alike. A heartbeat is sealed with a key that both ends share, and numbered: of a run's heartbeats none can be played
-again in it. Those of an earlier run can, to a robot that is started while its button is away; so a key is for one button,
-and made anew when somebody may have listened:
+look alike. Both are sealed with a key that both ends share (keyed BLAKE2b, RFC 7693):
 
-    magic "GCLE" | pressed u8 | 3 zero bytes | sent u64 [ns] since the Unix epoch, by the sender | BLAKE2b 16 bytes
+    button to robot   magic "GCLE" | pressed u8 | 3 zero bytes | sent u64 [ns] since the Unix epoch, by the sender |
+                      nonce 16 bytes | seal 16 bytes
+    robot to button   magic "GCLN" | nonce 16 bytes | seal 16 bytes
+
+The robot makes a nonce when it begins to listen, and tells it to a button that does not know it. So what was recorded
+of one run is of no use in another; within a run it is older than what was heard.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
+import select
 import socket
 import struct
+import time
 from typing import Protocol
 
 from robots.address import is_loopback, parse_address
 from robots.spec import ToolkitError
 
-_HEADER = struct.Struct("<4sB3xQ")
-_MAGIC = b"GCLE"
+NONCE = 16  # bytes
+_HEADER = struct.Struct(f"<4sB3xQ{NONCE}s")
+_MAGIC, _TOLD_MAGIC = b"GCLE", b"GCLN"
 _TAG = 16
 _LEAST_KEY, _MOST_KEY = 16, 64  # bytes
+_LOOKED_AT = 64  # datagrams in one look: whoever floods the port must not keep the loop there
+_LOOK_SECONDS = 0.02  # [s] between looks while the button is waited for
 
 
 class EStopError(ToolkitError):
@@ -42,26 +52,42 @@ class EStop(Protocol):
         ...
 
 
-def heartbeat(sent_ns: int, pressed: bool, key: bytes) -> bytes:
+def heartbeat(sent_ns: int, pressed: bool, key: bytes, nonce: bytes) -> bytes:
     """What the button's side sends.
 
     Args:
         sent_ns: [ns] since the Unix epoch; each greater than the one before.
         pressed: Whether the robot must stop.
         key: 16 to 64 bytes.
+        nonce: (16,) the robot's; zeros while it has not told it.
 
     Returns:
         The datagram.
     """
-    body = _HEADER.pack(_MAGIC, pressed, sent_ns)
+    return _sealed(_HEADER.pack(_MAGIC, pressed, sent_ns, nonce), key)
+
+
+def _sealed(body: bytes, key: bytes) -> bytes:
     return body + hashlib.blake2b(body, key=key, digest_size=_TAG).digest()
+
+
+def _opened(datagram: bytes, size: int, key: bytes) -> bytes | None:
+    """The body, if it has that size and the key's seal."""
+    body = datagram[:-_TAG]
+    return body if len(body) == size and hmac.compare_digest(datagram, _sealed(body, key)) else None
+
+
+def _checked_key(key: bytes) -> bytes:
+    if not _LEAST_KEY <= len(key) <= _MOST_KEY:
+        raise EStopError(f"a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}")
+    return key
 
 
 class UdpEStop:
     """Listens for heartbeats of one button."""
 
     def __init__(self, address: str, key: bytes, timeout_seconds: float = 0.25, allow_remote: bool = False) -> None:
-        """Opens the socket. The first heartbeat must come before the robot starts.
+        """Opens the socket. The first heartbeat must come before the robot starts: see `wait`.
 
         Args:
             address: "127.0.0.1:9880", where to listen.
@@ -73,13 +99,13 @@ class UdpEStop:
             EStopError: The key is too short or long, the time not positive, or the address cannot be listened on.
         """
         host, port = parse_address(address)
-        if not _LEAST_KEY <= len(key) <= _MOST_KEY:
-            raise EStopError(f"a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}")
+        self._key = _checked_key(key)
         if not 0.0 < timeout_seconds < 60.0:
             raise EStopError(f"time-out of {timeout_seconds!r} s; legal are seconds above 0 and under 60")
         if not (allow_remote or is_loopback(host)):
             raise EStopError(f"{address} can be reached from other machines; allow remote explicitly")
-        self._key, self._timeout_ns = key, round(timeout_seconds * 1e9)
+        self._address, self._timeout_ns = address, round(timeout_seconds * 1e9)
+        self._nonce = os.urandom(NONCE)
         self._newest_sent_ns = 0  # by the sender's clock: only for order
         self._heard_ns: int | None = None  # by ours
         self._pressed = False
@@ -105,28 +131,105 @@ class UdpEStop:
         Returns:
             "estop_pressed", "estop_silent", or None.
         """
-        for _ in range(64):  # whoever floods the port must not keep the loop here
+        told = False
+        for _ in range(_LOOKED_AT):
             try:
-                datagram = self._socket.recv(256)
+                datagram, button = self._socket.recvfrom(256)
             except BlockingIOError:
                 break
-            self._take(datagram, now_ns)
+            if not (self._take(datagram, now_ns) or told):
+                told = True
+                with contextlib.suppress(OSError):  # who cannot be told stays silent, and that stops the robot
+                    self._socket.sendto(_sealed(_TOLD_MAGIC + self._nonce, self._key), button)
         if self._pressed:
             return "estop_pressed"
         return None if self._heard_ns is not None and now_ns - self._heard_ns <= self._timeout_ns else "estop_silent"
+
+    def wait(self, seconds: float) -> None:
+        """Waits until the button says that all is well.
+
+        Args:
+            seconds: [s] at most.
+
+        Raises:
+            EStopError: It is pressed, or silent for as long.
+        """
+        end = time.monotonic() + seconds
+        while (reason := self.check(time.monotonic_ns())) is not None:
+            if reason == "estop_pressed":
+                raise EStopError("the emergency stop is pressed")
+            if time.monotonic() >= end:
+                raise EStopError(f"no emergency stop was heard on {self._address} for {seconds:g} s: start `gcl estop`")
+            select.select([self._socket], [], [], _LOOK_SECONDS)
 
     def close(self) -> None:
         """Stops listening. Closing twice is allowed."""
         self._socket.close()
 
-    def _take(self, datagram: bytes, now_ns: int) -> None:
-        body, tag = datagram[:-_TAG], datagram[-_TAG:]
-        if len(body) != _HEADER.size:
-            return
-        if not hmac.compare_digest(tag, hashlib.blake2b(body, key=self._key, digest_size=_TAG).digest()):
-            return
-        magic, pressed, sent_ns = _HEADER.unpack(body)
-        if magic != _MAGIC or sent_ns <= self._newest_sent_ns:
-            return
-        self._newest_sent_ns, self._heard_ns = sent_ns, now_ns
-        self._pressed = self._pressed or pressed != 0
+    def _take(self, datagram: bytes, now_ns: int) -> bool:
+        """Hears a heartbeat; False where it is the button's but of another run, so that the button is to be told."""
+        body = _opened(datagram, _HEADER.size, self._key)
+        if body is None:
+            return True
+        magic, pressed, sent_ns, nonce = _HEADER.unpack(body)
+        if magic != _MAGIC:
+            return True
+        if nonce != self._nonce:
+            return False
+        if sent_ns > self._newest_sent_ns:
+            self._newest_sent_ns, self._heard_ns = sent_ns, now_ns
+            self._pressed = self._pressed or pressed != 0
+        return True
+
+
+class EStopButton:
+    """The button's side."""
+
+    def __init__(self, address: str, key: bytes) -> None:
+        """Opens the socket; nothing is sent yet.
+
+        Args:
+            address: "127.0.0.1:9880", where the robot listens.
+            key: 16 to 64 bytes that the robot knows, too.
+
+        Raises:
+            EStopError: The key is too short or long.
+            BackendError: The address is none.
+        """
+        self._key, self._nonce = _checked_key(key), bytes(NONCE)
+        host, port = parse_address(address)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.connect((host, port))
+
+    def fileno(self) -> int:
+        """Can be read when the robot has told its nonce."""
+        return self._socket.fileno()
+
+    def say(self, pressed: bool) -> None:
+        """Sends one heartbeat. A robot that is not there has nothing to stop; one that it does not reach stops."""
+        with contextlib.suppress(OSError):
+            self._socket.send(heartbeat(time.time_ns(), pressed, self._key, self._nonce))
+
+    def listen(self) -> bool:
+        """Takes in what the robot told; never waits.
+
+        Returns:
+            Whether its nonce is another now, so that it is worth saying something at once.
+        """
+        before = self._nonce
+        for _ in range(_LOOKED_AT):
+            try:
+                datagram = self._socket.recv(256)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # an earlier heartbeat did not arrive
+            body = _opened(datagram, len(_TOLD_MAGIC) + NONCE, self._key)
+            if body is not None and body.startswith(_TOLD_MAGIC):
+                self._nonce = body[len(_TOLD_MAGIC) :]
+        return self._nonce != before
+
+    def close(self) -> None:
+        """Closes the socket. Closing twice is allowed."""
+        self._socket.close()

@@ -218,13 +218,13 @@ def test_a_button_whose_clock_is_set_back() -> None:
     estop = UdpEStop(f"127.0.0.1:{port}", KEY, timeout_seconds=0.1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as button:
         button.connect(("127.0.0.1", port))
-        button.send(heartbeat(time.time_ns(), False, KEY))
+        button.send(heartbeat(time.time_ns(), False, KEY, estop._nonce))
 
         def beat(reading: SensorReading) -> SensorReading:
             jump = 3600 * 10**9 if reading.sequence > 60 else 0
             if jump:
                 back.append(time.monotonic_ns())
-            button.send(heartbeat(time.time_ns() - jump, False, KEY))
+            button.send(heartbeat(time.time_ns() - jump, False, KEY, estop._nonce))
             return reading
 
         robot.tamper = beat

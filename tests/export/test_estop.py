@@ -1,12 +1,14 @@
-"""The emergency stop: pressed, silent, forged and replayed heartbeats."""
+"""The emergency stop: pressed, silent, forged and replayed heartbeats, and a button that has to be told the nonce."""
 
 import socket
+import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.estop import EStopError, UdpEStop, heartbeat
+from export.estop import NONCE, EStopButton, EStopError, UdpEStop, heartbeat
 
 KEY = b"k" * 32
 MS = 1_000_000  # [ns]
@@ -17,6 +19,7 @@ def wire() -> tuple[UdpEStop, socket.socket]:
     """A listener, and a socket that speaks to it."""
     listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY, timeout_seconds=0.25)
     button = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    button.setblocking(False)
     button.connect(("127.0.0.1", listener.port))
     return listener, button
 
@@ -27,6 +30,11 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
+def beat(listener: UdpEStop, sent_ns: int, pressed: bool = False, key: bytes = KEY) -> bytes:
+    """What a button says that knows the listener's nonce."""
+    return heartbeat(sent_ns, pressed, key, listener._nonce)
+
+
 def test_it_must_speak_before_the_robot_moves(wire: tuple[UdpEStop, socket.socket]) -> None:
     """Without a first heartbeat the robot does not start."""
     assert wire[0].check(0) == "estop_silent"
@@ -35,31 +43,112 @@ def test_it_must_speak_before_the_robot_moves(wire: tuple[UdpEStop, socket.socke
 def test_silence_stops(wire: tuple[UdpEStop, socket.socket]) -> None:
     """All is well for the time-out after a heartbeat and not longer; another one makes it well again."""
     listener, button = wire
-    button.send(heartbeat(1, False, KEY))
+    button.send(beat(listener, 1))
     assert listener.check(1000 * MS) is None
     assert listener.check(1250 * MS) is None
     assert listener.check(1251 * MS) == "estop_silent"
-    button.send(heartbeat(2, False, KEY))
+    button.send(beat(listener, 2))
     assert listener.check(2000 * MS) is None
 
 
 def test_a_press_latches(wire: tuple[UdpEStop, socket.socket]) -> None:
     """Once pressed it stays pressed, whatever is sent after."""
     listener, button = wire
-    button.send(heartbeat(1, True, KEY))
-    button.send(heartbeat(2, False, KEY))
+    button.send(beat(listener, 1, pressed=True))
+    button.send(beat(listener, 2))
     assert listener.check(0) == "estop_pressed" and listener.check(MS) == "estop_pressed"
 
 
 def test_what_is_old_or_forged_is_not_heard(wire: tuple[UdpEStop, socket.socket]) -> None:
-    """A replayed heartbeat, one of another key, and noise count as silence."""
+    """A replayed heartbeat, one of another key, and noise count as silence, and nobody is told the nonce for them."""
     listener, button = wire
-    good = heartbeat(5, False, KEY)
+    good = beat(listener, 5)
     button.send(good)
     assert listener.check(0) is None
-    for datagram in (good, heartbeat(4, False, KEY), heartbeat(6, False, b"K" * 32), b"", good[:-1], good + b"x"):
+    for datagram in (good, beat(listener, 4), beat(listener, 6, key=b"K" * 32), b"", good[:-1], good + b"x"):
         button.send(datagram)
     assert listener.check(251 * MS) == "estop_silent"
+    with pytest.raises(BlockingIOError):
+        button.recv(256)
+
+
+def test_heartbeats_of_another_run_are_not_heard(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """However new they say they are, pressed or not; they are answered by the nonce, once a look."""
+    listener, button = wire
+    with_zeros = heartbeat(10**18, False, KEY, bytes(NONCE))
+    other = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    for datagram in (beat(other, 10**18), with_zeros, beat(other, 10**18 + 1, pressed=True)):
+        button.send(datagram)
+    assert listener.check(0) == "estop_silent"
+    assert len(button.recv(256)) == 4 + NONCE + 16
+    with pytest.raises(BlockingIOError):
+        button.recv(256)
+    other.close()
+
+
+def test_a_button_learns_the_nonce_and_is_heard() -> None:
+    """Of a robot that is there first, that comes later, and of the next one at the same address."""
+    address = f"127.0.0.1:{_free_port()}"
+    button = EStopButton(address, KEY)
+    for _ in range(3):
+        button.say(pressed=False)  # nobody is there
+        assert not button.listen()
+        listener = UdpEStop(address, KEY)
+        button.say(pressed=False)
+        button.say(pressed=False)
+        assert listener.check(0) == "estop_silent"
+        assert button.listen() and not button.listen()
+        button.say(pressed=False)
+        assert listener.check(0) is None
+        button.say(pressed=True)
+        assert listener.check(0) == "estop_pressed"
+        listener.close()
+    button.close()
+
+
+def test_a_button_believes_the_robot_only(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """A nonce under another seal, cut off, or a heartbeat sent back teaches it nothing."""
+    listener, _ = wire
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as liar:
+        liar.bind(("127.0.0.1", 0))
+        button = EStopButton(f"127.0.0.1:{liar.getsockname()[1]}", KEY)
+        button.say(pressed=False)
+        said, peer = liar.recvfrom(256)
+        for datagram in (said, b"GCLN" + bytes(range(32)), b"GCLN" + bytes(20), b"", beat(listener, 3)):
+            liar.sendto(datagram, peer)
+        assert not button.listen()
+        button.say(pressed=False)
+        assert liar.recv(256)[: -16 - 16] != said[: -16 - 16]  # sent later
+        button.close()
+
+
+def test_it_is_waited_for() -> None:
+    """Until it says that all is well; a button that comes late, or before, is heard either way."""
+    listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    button, ended = EStopButton(f"127.0.0.1:{listener.port}", KEY), threading.Event()
+
+    def speak() -> None:
+        while not ended.wait(0.01):
+            button.listen()
+            button.say(pressed=False)
+
+    thread = threading.Timer(0.1, speak)
+    thread.start()
+    listener.wait(20.0)
+    assert listener.check(time.monotonic_ns()) is None
+    ended.set()
+    thread.join()
+    button.say(pressed=True)
+    with pytest.raises(EStopError, match="the emergency stop is pressed"):
+        listener.wait(20.0)
+    listener.close()
+    button.close()
+
+
+def test_it_is_not_waited_for_for_ever(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """Who forgot to start it reads how."""
+    with pytest.raises(EStopError, match=r"on 127.0.0.1:\d+ for 0.05 s: start `gcl estop`"):
+        wire[0].wait(0.05)
 
 
 @given(st.binary(max_size=80))
@@ -93,3 +182,9 @@ def test_refusals(address: str, key: bytes, timeout: float, word: str) -> None:
     """What would be no protection is refused."""
     with pytest.raises(EStopError, match=word):
         UdpEStop(address, key, timeout)
+
+
+def test_a_button_needs_a_key_as_well() -> None:
+    """One that no robot would take is refused."""
+    with pytest.raises(EStopError, match="16 to 64"):
+        EStopButton("127.0.0.1:1", b"short")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from export.black_box import BlackBox
     from export.bundle import Bundle
     from export.clock import LatencySummary
+    from export.estop import UdpEStop
     from export.hot_swap import Successor
     from export.loop import LoopOptions, LoopReport
     from export.runtime import OnnxPolicy, OnnxReward
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _BENCH_CALLS = 1000
 _FOR_EVER = 1e9  # [s] 30 years
+_BUTTON_SECONDS = 30.0  # [s] for which the emergency stop is waited for before the robot is touched
 
 
 @click.command()
@@ -106,6 +108,7 @@ def command(bundle: Path, **options: Any) -> None:
     if options["wiring"]:
         sys.exit(_show_wiring(spec, link, options["as_json"]))
     with contextlib.ExitStack() as stack:
+        estop = _awaited_estop(options, stack)
         # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
         box, observer = _watched(loaded, spec, options, started, stack)
         backend = _dry(stack.enter_context(open_link(spec, link)), options)
@@ -115,7 +118,8 @@ def command(bundle: Path, **options: Any) -> None:
             at = f"; {url}" if url else ""
             how_long = "until stopped" if options["until_stopped"] else f"for {options['seconds']:g} s"
             click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz {how_long}{at}")
-        report = _run(loaded, policy, reward, backend, _loop_options(loaded, spec, box, options, stack), options)
+        loop = _loop_options(loaded, spec, box, estop, options, stack)
+        report = _run(loaded, policy, reward, backend, loop, options)
     flight = observer.flights[-1] if observer.flights else None
     if options["as_json"]:
         facts = {
@@ -190,18 +194,34 @@ def _watched(
     return box, observer
 
 
-def _loop_options(
-    loaded: Bundle, spec: RobotSpec, box: BlackBox, options: dict[str, Any], stack: contextlib.ExitStack
-) -> LoopOptions:
+def _awaited_estop(options: dict[str, Any], stack: contextlib.ExitStack) -> UdpEStop | None:
+    """The emergency stop, once it says that all is well: before the robot is touched."""
     from export.estop import UdpEStop
+    from toolkit.commands.deploy_choices import shared_key
+
+    if options["estop"] is None:
+        return None
+    estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])
+    stack.callback(estop.close)
+    if not options["as_json"]:
+        click.echo(f"waiting for the emergency stop on {options['estop']}")
+    estop.wait(_BUTTON_SECONDS)
+    return estop
+
+
+def _loop_options(
+    loaded: Bundle,
+    spec: RobotSpec,
+    box: BlackBox,
+    estop: UdpEStop | None,
+    options: dict[str, Any],
+    stack: contextlib.ExitStack,
+) -> LoopOptions:
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
-    from toolkit.commands.deploy_choices import real_time, shared_key, spin_ns
+    from toolkit.commands.deploy_choices import real_time, spin_ns
 
-    estop = swap = None
-    if options["estop"] is not None:
-        estop = UdpEStop(options["estop"], shared_key(options), allow_remote=options["allow_remote"])
-        stack.callback(estop.close)
+    swap = None
     if options["hot_swap"]:
         swap = HotSwap(loaded.path, lambda path: _next_bundle(path, spec, options))
         stack.callback(swap.close)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
-import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from export.estop import EStopButton
 
 _PERIOD = 0.05  # [s] between heartbeats
 _PRESSED_SECONDS = 1.0  # [s] for which a press is repeated: datagrams get lost
@@ -31,44 +35,40 @@ def command(address: str, key: Path) -> None:
       head -c 32 /dev/urandom > robot.key
       gcl estop 127.0.0.1:9880 --key robot.key
     """
-    from export.estop import heartbeat
-    from robots.address import parse_address
+    from export.estop import EStopButton
     from robots.spec import ToolkitError
 
     try:
         secret = key.read_bytes()
     except OSError as error:
         raise ToolkitError(f"{key}: cannot be read: {error.strerror or error}") from error
-    if not 16 <= len(secret) <= 64:
-        raise ToolkitError(f"{key}: {len(secret)} bytes; legal are 16 to 64")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(parse_address(address))
+    with contextlib.closing(EStopButton(address, secret)) as button:
         click.echo(f"all is well, says this to {address}; press Enter to stop the robot")
         try:
-            _until_pressed(sock, secret)
+            _until_pressed(button)
         finally:
             end = time.monotonic() + _PRESSED_SECONDS
             while time.monotonic() < end:
-                _send(sock, heartbeat(time.time_ns(), True, secret))
+                button.listen()
+                button.say(pressed=True)
                 time.sleep(_PERIOD)
             click.echo("stopped")
 
 
-def _until_pressed(sock: socket.socket, key: bytes) -> None:
-    from export.estop import heartbeat
-
+def _until_pressed(button: EStopButton) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        selector.register(button, selectors.EVENT_READ)
+        due = time.monotonic()
         try:
-            while not selector.select(_PERIOD):
-                _send(sock, heartbeat(time.time_ns(), False, key))
+            while True:
+                ready = selector.select(max(due - time.monotonic(), 0.0))
+                if any(key.fileobj is not button for key, _ in ready):
+                    break
+                # A robot that has just begun to listen told its nonce: it waits for a heartbeat with that
+                if button.listen() or time.monotonic() >= due:
+                    button.say(pressed=False)
+                    due = time.monotonic() + _PERIOD
         except KeyboardInterrupt:
             return
         os.read(sys.stdin.fileno(), 4096)  # a line, or the end of the terminal: both mean stop
-
-
-def _send(sock: socket.socket, datagram: bytes) -> None:
-    try:
-        sock.send(datagram)
-    except ConnectionRefusedError:
-        return  # the robot's controller is not there yet, or no more: nobody to stop

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from guardian_process import GuardianProcess
 
+from export.estop import EStopButton
 from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
+from toolkit.cli import main
 
 GCL = [sys.executable, "-c", "from toolkit.cli import main; main()"]
 
@@ -243,6 +248,49 @@ def test_a_new_bundle_takes_over(pristine: Path, bundle: Path, tmp_path: Path) -
     new.rename(bundle)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "bundles swapped" in said, said
+
+
+@pytest.fixture
+def estop(tmp_path: Path) -> tuple[str, list[str | Path]]:
+    """A free address, and the words that make `gcl deploy` listen there."""
+    (tmp_path / "robot.key").write_bytes(b"k" * 32)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return address, ["--estop", address, "--key", tmp_path / "robot.key"]
+
+
+def test_an_emergency_stop_may_come_later(pristine: Path, estop: tuple[str, list[str | Path]], tmp_path: Path) -> None:
+    """The robot waits for it, however the two are timed, and then drives without a fault."""
+    button, ended = EStopButton(estop[0], b"k" * 32), threading.Event()
+
+    def speak() -> None:
+        while not ended.wait(0.05):
+            button.listen()
+            button.say(pressed=False)
+
+    process = subprocess.Popen(
+        [*GCL, "deploy", str(pristine), "--backend", "mock", "--seconds", "0.5", *map(str, estop[1])],
+        stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline().startswith("waiting for the emergency stop on")
+    thread = threading.Thread(target=speak)
+    thread.start()
+    output, _ = process.communicate(timeout=120)
+    ended.set()
+    thread.join()
+    button.close()
+    assert process.returncode == 0, output
+
+
+def test_without_its_emergency_stop_no_robot_is_touched(
+    pristine: Path, estop: tuple[str, list[str | Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before anybody speaks to the robot, in a line that says what to start."""
+    monkeypatch.setattr("toolkit.commands.deploy._BUTTON_SECONDS", 0.1)
+    monkeypatch.setattr("toolkit.commands.robot_link.open_link", lambda *_: pytest.fail("it spoke to the robot"))
+    result = CliRunner().invoke(main, ["deploy", str(pristine), "--backend", "mock", *map(str, estop[1])])
+    assert result.exit_code == 2 and "start `gcl estop`" in result.stderr
 
 
 def test_robot_side_needs_neither_torch_nor_a_simulator(pristine: Path) -> None:
