@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.estop import NONCE, EStopButton, EStopError, UdpEStop, heartbeat
+from export.estop import NONCE, EStopButton, EStopError, UdpEStop, _sealed, heartbeat
+from robots.datagram import encode
+from robots.session import hello
 
 KEY = b"k" * 32
 MS = 1_000_000  # [ns]
@@ -86,12 +88,25 @@ def test_heartbeats_of_another_run_are_not_heard(wire: tuple[UdpEStop, socket.so
     other.close()
 
 
+def test_what_else_is_sealed_with_the_key_is_no_heartbeat(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """The robot's own datagrams may have the same key: other sizes and other magic are not heard."""
+    listener, button = wire
+    good = beat(listener, 1)[:-16]
+    for body in (b"", b"GCLE", good[:-1], good + b"x", b"GCL1" + good[4:], b"GCLN" + bytes(NONCE)):
+        button.send(_sealed(body, KEY))
+    button.send(encode(hello(1, bytes(NONCE)), b"12345678", KEY))
+    assert listener.check(0) == "estop_silent"
+    with pytest.raises(BlockingIOError):
+        button.recv(256)
+
+
 def test_a_button_learns_the_nonce_and_is_heard() -> None:
     """Of a robot that is there first, that comes later, and of the next one at the same address."""
     address = f"127.0.0.1:{_free_port()}"
     button = EStopButton(address, KEY)
     for _ in range(3):
-        button.say(pressed=False)  # nobody is there
+        for _ in range(3):
+            button.say(pressed=False)  # nobody is there
         assert not button.listen()
         listener = UdpEStop(address, KEY)
         button.say(pressed=False)
@@ -114,7 +129,13 @@ def test_a_button_believes_the_robot_only(wire: tuple[UdpEStop, socket.socket]) 
         button = EStopButton(f"127.0.0.1:{liar.getsockname()[1]}", KEY)
         button.say(pressed=False)
         said, peer = liar.recvfrom(256)
-        for datagram in (said, b"GCLN" + bytes(range(32)), b"GCLN" + bytes(20), b"", beat(listener, 3)):
+        for datagram in (
+            said,
+            b"GCLN" + bytes(range(32)),
+            _sealed(b"GCLE" + bytes(NONCE), KEY),
+            b"",
+            beat(listener, 3),
+        ):
             liar.sendto(datagram, peer)
         assert not button.listen()
         button.say(pressed=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from export.estop import UdpEStop
+from export.estop import EStopError, UdpEStop
 from toolkit.cli import main
 
 KEY = b"k" * 32
@@ -69,6 +69,21 @@ def test_it_says_that_all_is_well_until_it_is_pressed(address: str, button: subp
         time.sleep(0.01)
     assert robot.check(time.monotonic_ns()) == "estop_pressed"
     assert "stopped" in button.communicate(timeout=30)[0] and button.returncode == 0
+    robot.close()
+
+
+def test_a_press_reaches_a_robot_that_comes_just_then(address: str, button: subprocess.Popen) -> None:
+    """It is repeated for a while, and with the nonce of whoever begins to listen meanwhile."""
+    robot = UdpEStop(address, KEY)
+    robot.wait(60.0)
+    robot.close()
+    assert button.stdin is not None
+    button.stdin.write("\n")
+    button.stdin.flush()
+    time.sleep(0.2)
+    robot = UdpEStop(address, KEY)
+    with pytest.raises(EStopError, match="is pressed"):
+        robot.wait(30.0)
     robot.close()
 
 
