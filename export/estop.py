@@ -6,10 +6,11 @@ look alike. Both are sealed with a key that both ends share (keyed BLAKE2b, RFC 
 
     button to robot   magic "GCLE" | pressed u8 | 3 zero bytes | sent u64 [ns] since the Unix epoch, by the sender |
                       nonce 16 bytes | seal 16 bytes
-    robot to button   magic "GCLN" | nonce 16 bytes | seal 16 bytes
+    robot to button   magic "GCLN" | sent u64 of a heartbeat without the nonce | nonce 16 bytes | seal 16 bytes
 
-The robot makes a nonce when it begins to listen, and tells it to a button that does not know it. So what was recorded
-of one run is of no use in another; within a run it is older than what was heard.
+The robot makes a nonce when it begins to wait, and tells it to a button that does not know it: what was recorded before
+is of no use then. Within a run a heartbeat is as old as it says, measured by the quickest so far: one that was played
+again, held back, or lay unread while the robot was busy does not say that all is well now.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from typing import Protocol
 
 from robots.address import is_loopback, parse_address
 from robots.spec import ToolkitError
 
 NONCE = 16  # bytes
-_HEADER = struct.Struct(f"<4sB3xQ{NONCE}s")
+_HEADER, _TOLD = struct.Struct(f"<4sB3xQ{NONCE}s"), struct.Struct(f"<4sQ{NONCE}s")
 _MAGIC, _TOLD_MAGIC = b"GCLE", b"GCLN"
 _TAG = 16
 _LEAST_KEY, _MOST_KEY = 16, 64  # bytes
 _LOOKED_AT = 64  # datagrams in one look: whoever floods the port must not keep the loop there
-_LOOK_SECONDS = 0.02  # [s] between looks while the button is waited for
+_LOOKS = 16  # that take in whatever a socket holds
+_DRIFT = 1000  # two clocks part by less than one in so many
+_ASKED = 8  # newest heartbeats to which the robot's answer may still be on the way
 
 
 class EStopError(ToolkitError):
@@ -49,6 +53,10 @@ class EStop(Protocol):
         Args:
             now_ns: [ns] monotonic clock.
         """
+        ...
+
+    def catch_up(self) -> None:
+        """Takes in what came while nobody asked, as while the robot got to its start; must not wait."""
         ...
 
 
@@ -105,10 +113,7 @@ class UdpEStop:
         if not (allow_remote or is_loopback(host)):
             raise EStopError(f"{address} can be reached from other machines; allow remote explicitly")
         self._address, self._timeout_ns = address, round(timeout_seconds * 1e9)
-        self._nonce = os.urandom(NONCE)
-        self._newest_sent_ns = 0  # by the sender's clock: only for order
-        self._heard_ns: int | None = None  # by ours
-        self._pressed = False
+        self._begin_anew()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
@@ -137,16 +142,22 @@ class UdpEStop:
                 datagram, button = self._socket.recvfrom(256)
             except BlockingIOError:
                 break
-            if not (self._take(datagram, now_ns) or told):
+            ignorant = self._take(datagram, now_ns)
+            if ignorant is not None and not told:
                 told = True
                 with contextlib.suppress(OSError):  # who cannot be told stays silent, and that stops the robot
-                    self._socket.sendto(_sealed(_TOLD_MAGIC + self._nonce, self._key), button)
+                    self._socket.sendto(_sealed(_TOLD.pack(_TOLD_MAGIC, ignorant, self._nonce), self._key), button)
         if self._pressed:
             return "estop_pressed"
         return None if self._heard_ns is not None and now_ns - self._heard_ns <= self._timeout_ns else "estop_silent"
 
+    def catch_up(self) -> None:
+        """Takes in all that the socket holds."""
+        for _ in range(_LOOKS):
+            self.check(time.monotonic_ns())
+
     def wait(self, seconds: float) -> None:
-        """Waits until the button says that all is well.
+        """Waits until the button says that all is well; what it said before does not count.
 
         Args:
             seconds: [s] at most.
@@ -154,32 +165,45 @@ class UdpEStop:
         Raises:
             EStopError: It is pressed, or silent for as long.
         """
+        self._begin_anew()
         end = time.monotonic() + seconds
         while (reason := self.check(time.monotonic_ns())) is not None:
             if reason == "estop_pressed":
                 raise EStopError("the emergency stop is pressed")
-            if time.monotonic() >= end:
-                raise EStopError(f"no emergency stop was heard on {self._address} for {seconds:g} s: start `gcl estop`")
-            select.select([self._socket], [], [], _LOOK_SECONDS)
+            if (left := end - time.monotonic()) <= 0.0:
+                heard = f"no emergency stop was heard on {self._address} for {seconds:g} s"
+                raise EStopError(f"{heard}: start `gcl estop`, of the same version as this")
+            select.select([self._socket], [], [], left)
 
     def close(self) -> None:
         """Stops listening. Closing twice is allowed."""
         self._socket.close()
 
-    def _take(self, datagram: bytes, now_ns: int) -> bool:
-        """Hears a heartbeat; False where it is the button's but of another run, so that the button is to be told."""
+    def _begin_anew(self) -> None:
+        self._nonce = os.urandom(NONCE)
+        self._newest_sent_ns = 0  # by the sender's clock
+        self._least_lag_ns: int | None = None  # our clock minus the sender's, of a heartbeat that came straight
+        self._heard_ns: int | None = None  # by our clock
+        self._pressed = False
+
+    def _take(self, datagram: bytes, now_ns: int) -> int | None:
+        """Hears a heartbeat; one that does not know the nonce is only told of, by when it was sent [ns]."""
         body = _opened(datagram, _HEADER.size, self._key)
         if body is None:
-            return True
+            return None
         magic, pressed, sent_ns, nonce = _HEADER.unpack(body)
         if magic != _MAGIC:
-            return True
+            return None
         if nonce != self._nonce:
-            return False
+            return sent_ns
         if sent_ns > self._newest_sent_ns:
-            self._newest_sent_ns, self._heard_ns = sent_ns, now_ns
+            lag = least = now_ns - sent_ns
+            if self._least_lag_ns is not None:
+                least = min(lag, self._least_lag_ns + (sent_ns - self._newest_sent_ns) // _DRIFT)
+            self._newest_sent_ns, self._least_lag_ns = sent_ns, least
+            self._heard_ns = now_ns - (lag - least)
             self._pressed = self._pressed or pressed != 0
-        return True
+        return None
 
 
 class EStopButton:
@@ -197,6 +221,7 @@ class EStopButton:
             BackendError: The address is none.
         """
         self._key, self._nonce = _checked_key(key), bytes(NONCE)
+        self._sent: deque[int] = deque(maxlen=_ASKED)  # [ns] when the newest heartbeats were
         host, port = parse_address(address)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -208,8 +233,9 @@ class EStopButton:
 
     def say(self, pressed: bool) -> None:
         """Sends one heartbeat. A robot that is not there has nothing to stop; one that it does not reach stops."""
+        self._sent.append(time.time_ns())
         with contextlib.suppress(OSError):
-            self._socket.send(heartbeat(time.time_ns(), pressed, self._key, self._nonce))
+            self._socket.send(heartbeat(self._sent[-1], pressed, self._key, self._nonce))
 
     def listen(self) -> bool:
         """Takes in what the robot told; never waits.
@@ -225,9 +251,10 @@ class EStopButton:
                 break
             except OSError:
                 continue  # an earlier heartbeat did not arrive
-            body = _opened(datagram, len(_TOLD_MAGIC) + NONCE, self._key)
-            if body is not None and body.startswith(_TOLD_MAGIC):
-                self._nonce = body[len(_TOLD_MAGIC) :]
+            body = _opened(datagram, _TOLD.size, self._key)
+            magic, sent_ns, nonce = (b"", 0, b"") if body is None else _TOLD.unpack(body)
+            if magic == _TOLD_MAGIC and sent_ns in self._sent:  # else it was recorded
+                self._nonce = nonce
         return self._nonce != before
 
     def close(self) -> None:

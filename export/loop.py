@@ -131,7 +131,10 @@ def _drive(
     longest_streak = round(config.miss_seconds / spec.control_dt)
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
-        reading, started = backend.reset(), clock.start()
+        reading = backend.reset()
+        if options.estop is not None:
+            options.estop.catch_up()  # getting to the start may have taken long
+        started = clock.start()
         outcome: SensorReading | None = reading
         safety.arm(reading, started)
         outside = _Outside(box, options, stop, safety, started)

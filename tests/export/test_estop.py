@@ -49,7 +49,7 @@ def test_silence_stops(wire: tuple[UdpEStop, socket.socket]) -> None:
     assert listener.check(1000 * MS) is None
     assert listener.check(1250 * MS) is None
     assert listener.check(1251 * MS) == "estop_silent"
-    button.send(beat(listener, 2))
+    button.send(beat(listener, 1 + 1000 * MS))
     assert listener.check(2000 * MS) is None
 
 
@@ -82,7 +82,7 @@ def test_heartbeats_of_another_run_are_not_heard(wire: tuple[UdpEStop, socket.so
     for datagram in (beat(other, 10**18), with_zeros, beat(other, 10**18 + 1, pressed=True)):
         button.send(datagram)
     assert listener.check(0) == "estop_silent"
-    assert len(button.recv(256)) == 4 + NONCE + 16
+    assert len(button.recv(256)) == 4 + 8 + NONCE + 16
     with pytest.raises(BlockingIOError):
         button.recv(256)
     other.close()
@@ -146,24 +146,85 @@ def test_a_button_believes_the_robot_only(wire: tuple[UdpEStop, socket.socket]) 
 def test_it_is_waited_for() -> None:
     """Until it says that all is well; a button that comes late, or before, is heard either way."""
     listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
-    button, ended = EStopButton(f"127.0.0.1:{listener.port}", KEY), threading.Event()
+    button, pressed, ended = EStopButton(f"127.0.0.1:{listener.port}", KEY), threading.Event(), threading.Event()
 
     def speak() -> None:
         while not ended.wait(0.01):
             button.listen()
-            button.say(pressed=False)
+            button.say(pressed.is_set())
 
     thread = threading.Timer(0.1, speak)
+    thread.daemon = True
     thread.start()
     listener.wait(20.0)
-    assert listener.check(time.monotonic_ns()) is None
-    ended.set()
-    thread.join()
-    button.say(pressed=True)
+    assert listener._heard_ns is not None
+    pressed.set()
     with pytest.raises(EStopError, match="the emergency stop is pressed"):
         listener.wait(20.0)
+    ended.set()
     listener.close()
-    button.close()
+
+
+def test_what_was_said_before_it_was_waited_for_does_not_count(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """Heartbeats that lie there tell nothing of now."""
+    listener, button = wire
+    for sent in range(5):
+        button.send(beat(listener, sent + 1))
+    assert listener.check(0) is None
+    for sent in range(5, 10):
+        button.send(beat(listener, sent + 1))
+    with pytest.raises(EStopError, match="no emergency stop"):
+        listener.wait(0.05)
+
+
+def test_a_heartbeat_is_as_old_as_it_says(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """Held back, or unread for long, it does not say that all is well now, whatever the button's clock shows."""
+    listener, button = wire
+    clock = 10**18  # ahead of ours
+    for i in range(100):
+        now = 50 * MS * i
+        button.send(beat(listener, clock + now))
+        assert listener.check(now + 2 * MS) is None
+    button.send(beat(listener, clock + now - 500 * MS))  # overtaken on the way: what is known is newer
+    assert listener.check(now + 3 * MS) is None
+    now += 1000 * MS
+    button.send(beat(listener, clock + now - 260 * MS))
+    assert listener.check(now) == "estop_silent"
+    button.send(beat(listener, clock + now - 200 * MS))
+    assert listener.check(now) is None
+    button.send(beat(listener, clock + now - 150 * MS, pressed=True))
+    assert listener.check(now + 1000 * MS) == "estop_pressed"  # late, but a press is a press
+
+
+@pytest.mark.parametrize("rate", [-300e-6, 300e-6])
+def test_two_clocks_may_drift_apart(rate: float, wire: tuple[UdpEStop, socket.socket]) -> None:
+    """By more than two bad ones do in a day: nobody takes it for a delay."""
+    listener, button = wire
+    for hour in range(0, 24 * 3600, 600):
+        for second in (0.0, 0.05):
+            now = round((hour + second) * 1e9)
+            button.send(beat(listener, 10**18 + round(now * (1.0 + rate))))
+            assert listener.check(now) is None
+
+
+@pytest.mark.parametrize("last", ["well", "pressed", "silent"])
+def test_after_a_long_start_it_is_known_how_things_are(last: str) -> None:
+    """More heartbeats than one look takes came meanwhile; a press may be behind them, or lost with a full socket."""
+    listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as button:
+        button.connect(("127.0.0.1", listener.port))
+        begin = time.monotonic_ns() - 10_000 * MS
+        button.send(beat(listener, begin))
+        assert listener.check(begin) is None
+        count = {"well": 200, "pressed": 199, "silent": 150}[last]
+        for i in range(1, count + 1):
+            button.send(beat(listener, begin + 50 * MS * i))
+        if last == "pressed":
+            button.send(beat(listener, begin + 10_000 * MS, pressed=True))
+        listener.catch_up()
+        expected = {"well": None, "pressed": "estop_pressed", "silent": "estop_silent"}[last]
+        assert listener.check(begin + 10_001 * MS) == expected
+    listener.close()
 
 
 def test_it_is_not_waited_for_for_ever(wire: tuple[UdpEStop, socket.socket]) -> None:

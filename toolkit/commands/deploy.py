@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _BENCH_CALLS = 1000
 _FOR_EVER = 1e9  # [s] 30 years
-_BUTTON_SECONDS = 30.0  # [s] for which the emergency stop is waited for before the robot is touched
+_BUTTON_SECONDS = 30.0  # [s] for which the emergency stop is waited for before the robot is told anything
 
 
 @click.command()
@@ -108,11 +108,11 @@ def command(bundle: Path, **options: Any) -> None:
     if options["wiring"]:
         sys.exit(_show_wiring(spec, link, options["as_json"]))
     with contextlib.ExitStack() as stack:
-        estop = _awaited_estop(options, stack)
         # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
         box, observer = _watched(loaded, spec, options, started, stack)
         backend = _dry(stack.enter_context(open_link(spec, link)), options)
         url = observer.ready()
+        estop = _awaited_estop(options, stack)
         if not options["as_json"]:
             what = f"driving {spec.name}" if not options["dry_run"] else f"reading {spec.name}, sending nothing,"
             at = f"; {url}" if url else ""
@@ -195,7 +195,7 @@ def _watched(
 
 
 def _awaited_estop(options: dict[str, Any], stack: contextlib.ExitStack) -> UdpEStop | None:
-    """The emergency stop, once it says that all is well: before the robot is touched."""
+    """The emergency stop, once it says that all is well: before the robot is told anything."""
     from export.estop import UdpEStop
     from toolkit.commands.deploy_choices import shared_key
 
