@@ -56,7 +56,8 @@ class BackendStage:
         self._sequence = reading.sequence
         observation = self._observe(reading.values)
         if self._terminates(observation):
-            raise BackendError(f"the task is over as it begins: {self._terminates.reason(observation)}")
+            reason = self._terminates.reason(observation)
+            raise BackendError(f"the task is over as it begins: {reason}; move the robot, or change its `terminate`")
         return Moment(observation.astype(np.float32), reading.timestamp_ns)
 
     def step(self, action: np.ndarray) -> Moment:

@@ -28,7 +28,7 @@ class GuardedRobot(RobotServer):
 
         Args:
             backend: The robot.
-            key: What datagrams are sealed with; empty for a checksum only.
+            key: What sessions are sealed with; empty for a checksum only.
             now: Monotonic clock [ns].
         """
         super().__init__(backend, key)

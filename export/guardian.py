@@ -252,8 +252,13 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     with woken, wake, left_alone(wishes) as granted:
         ready = {"robot": spec.name, "spec_sha256": spec.sha256, "host": options.host, "port": port, "pid": os.getpid()}
         print(json.dumps(ready | {"granted": granted}), flush=True)
-        serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno(), awake_ns)
-    writer.finish()
+        try:
+            serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno(), awake_ns)
+        except Exception as error:  # of a driver, which is closed now
+            writer.tell(Fault("driver_failed", f"{type(error).__name__}: {error}", time.monotonic_ns()))
+            raise
+        finally:
+            writer.finish()
     if writer.failed is not None:
         print(f"export.guardian: {options.events}: {writer.failed.strerror}", file=sys.stderr)
     if robot.safety.fault is not None and robot.safety.fault.reason != "not_armed":

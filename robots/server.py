@@ -10,6 +10,7 @@ from robots.backend import Backend, BackendError, SensorReading
 from robots.datagram import (
     CLOSE,
     COMMAND,
+    HELLO,
     MEASURE,
     READING,
     RESET,
@@ -53,20 +54,14 @@ class RobotServer:
             The bytes to send back, or None: what came was damaged, forged, foreign, of another session, older than what
             was obeyed before, not from the driver, or a farewell.
         """
-        message = decode(datagram, self._mark, self._sessions.present) if peer == self.driver else None
         now = time.monotonic()
+        if datagram[4:5] == bytes([HELLO]):
+            return self._welcome(datagram, now)
+        message = decode(datagram, self._mark, self._sessions.present) if peer == self.driver else None
         if message is None:
-            message = decode(datagram, self._mark, self._sessions.next)
-            if message is None:
-                return self._welcome(datagram)
-            # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent; and
-            # the driver itself may begin anew.
-            taken = self.driver not in (None, peer) and now - self._heard < SILENCE
-            if taken or message.kind not in (RESET, MEASURE):
-                return None
-            self.driver, self._last = peer, None
-            self._sessions.take_over()
-        self._heard = now
+            message = self._newcomers(datagram, peer, now)
+        if message is None:
+            return None
         if self._last is not None:
             ahead = (message.request - self._last[0]) % 2**32
             if ahead == 0 and message.kind != CLOSE:
@@ -83,14 +78,28 @@ class RobotServer:
             answer = refusal(message.request, str(error))
         else:
             answer = Message(READING, message.request, np.array([reading.sequence, *reading.values]))
+        self._heard = time.monotonic()  # what was asked for may have taken long
         self._last = (message.request, encode(answer, self._mark, self._sessions.present))
         return self._last[1]
 
-    def _welcome(self, datagram: bytes) -> bytes | None:
-        """The answer to a HELLO, which changes nothing here; None to anything else."""
+    def _welcome(self, datagram: bytes, now: float) -> bytes | None:
+        """The answer to a HELLO, where there is a key; it disturbs nobody who drives."""
         message = decode(datagram, self._mark, self._key) if self._key else None
-        answer = None if message is None else self._sessions.welcome(message)
+        answer = None if message is None else self._sessions.welcome(message, now)
         return None if answer is None else encode(answer, self._mark, self._key)
+
+    def _newcomers(self, datagram: bytes, peer: Peer, now: float) -> Message | None:
+        """The message of somebody who takes the robot over with it; None of everybody else."""
+        key = self._sessions.following(now)
+        message = None if key is None else decode(datagram, self._mark, key)
+        # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent; and the
+        # driver itself may begin anew.
+        taken = self.driver not in (None, peer) and now - self._heard < SILENCE
+        if key is None or message is None or taken or message.kind not in (RESET, MEASURE):
+            return None
+        self.driver, self._last = peer, None
+        self._sessions.take_over(key)
+        return message
 
     def obey(self, message: Message) -> SensorReading:
         """Does what an undamaged, new message of the driver asks for.

@@ -4,8 +4,10 @@
     robot to driver   WELCOME with a nonce of the robot's and the driver's  sealed with the key
     both ways         everything else                                       sealed with `session_key`
 
-The robot takes a new nonce whenever somebody takes it over, so that a seal of an earlier session fits no more. The
-driver's own nonce tells it that the WELCOME is no recording. Without a key there is nothing to protect, and no HELLO.
+A nonce is 16 random bytes, and travels as four numbers: each four bytes, as little-endian integer. The robot takes a
+new one whenever somebody takes it over, so that a seal of an earlier session fits no more. It lets go of one with which
+nobody came in time: a RESET that was not obeyed may have been recorded. The driver's own tells it that the WELCOME is
+no recording. Without a key there is nothing to protect, and no HELLO.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ import numpy as np
 from robots.datagram import HELLO, WELCOME, Message
 
 NONCE = 16  # bytes
-_NUMBERS = NONCE // 4  # a nonce travels as so many 32-bit integers: a payload is of float64, which holds them exactly
+_NUMBERS = NONCE // 4
+_PURPOSE = b"gcl session"
+# [s] for which a nonce is told to others after the first, and for which one may come with it: who was told it last may
+# try for 10 s until his RESET arrives
+_TOLD_SECONDS, _TAKEN_SECONDS = 10.0, 25.0
 
 
 def session_key(key: bytes, nonce: bytes) -> bytes:
-    """The key of one session: keyed BLAKE2b-256 (RFC 7693) of the robot's nonce.
+    """The key of one session: keyed BLAKE2b-256 (RFC 7693) of "gcl session" and the robot's nonce.
 
     Args:
         key: What both ends were given.
@@ -31,7 +37,7 @@ def session_key(key: bytes, nonce: bytes) -> bytes:
     Returns:
         (32,) bytes.
     """
-    return hashlib.blake2b(nonce, key=key, digest_size=32, person=b"gcl session").digest()
+    return hashlib.blake2b(_PURPOSE + nonce, key=key, digest_size=32).digest()
 
 
 def hello(request: int, nonce: bytes) -> Message:
@@ -63,21 +69,41 @@ class RobotSessions:
         self.present = b""  # of who drives; of no use while nobody does
         self._renew()
 
-    def welcome(self, message: Message) -> Message | None:
-        """The answer to a HELLO; None to anything else, or to one without a nonce."""
+    def welcome(self, message: Message, now: float) -> Message | None:
+        """Answers a HELLO.
+
+        Args:
+            message: What came.
+            now: [s] monotonic clock.
+
+        Returns:
+            The WELCOME; None to anything else, or to a HELLO without a nonce.
+        """
         nonce = _nonces(message.payload) if message.kind == HELLO else None
         if nonce is None or len(nonce) != NONCE:
             return None
+        if self._told is not None and now - self._told > _TOLD_SECONDS:
+            self._renew()
+        if self._told is None:
+            self._told = now
         return Message(WELCOME, message.request, _numbers(self._nonce + nonce))
 
-    def take_over(self) -> None:
-        """Whoever came with the next key drives now; the one who comes after gets another."""
-        self.present = self.next
+    def following(self, now: float) -> bytes | None:
+        """The key with which somebody may take over at `now` [s]; None while there is none."""
+        if not self._key:
+            return b""
+        if self._told is None or now - self._told > _TAKEN_SECONDS:
+            return None
+        return session_key(self._key, self._nonce)
+
+    def take_over(self, key: bytes) -> None:
+        """Whoever came with that key drives now; the one who comes after needs another."""
+        self.present = key
         self._renew()
 
     def _renew(self) -> None:
         self._nonce = os.urandom(NONCE)
-        self.next = session_key(self._key, self._nonce) if self._key else b""
+        self._told: float | None = None  # [s] when somebody was first told it
 
 
 def _numbers(nonces: bytes) -> np.ndarray:

@@ -1,7 +1,7 @@
 """UdpBackend: a robot at the other end of a network cable.
 
 The peer may be `python -m export.guardian`, which owns a robot or a simulated one, or a few lines of C on a motor
-board; `robots/datagram.py` says what goes over the wire.
+board; `robots/datagram.py` and `robots/session.py` say what goes over the wire.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from robots.datagram import (
     READING,
     REFUSAL,
     RESET,
+    WELCOME,
     Message,
     decode,
     encode,
@@ -42,6 +43,7 @@ _LEAST_WAIT_NS = 50_000  # [ns] for which an answer is waited for, however late 
 _MOST_TAKEN = 32
 _AWAKE_NS = 500_000  # [ns] for which an answer is looked for without sleeping, at most
 _REMEMBERED = 256  # requests whose answers may still come late
+_ANSWERS = (READING, REFUSAL, WELCOME)  # what else comes is our own, sent back
 _Taken = TypeVar("_Taken")
 
 
@@ -151,7 +153,12 @@ class UdpBackend(Backend):
         if self._wait_ns is None or not self._running:
             if not self._session_key:
                 self._greet()
-            return self._ask(MEASURE, np.empty(0), self._reset_timeout)  # connecting to the robot may take a while
+            try:
+                return self._ask(MEASURE, np.empty(0), self._reset_timeout)  # connecting to the robot may take a while
+            except BackendError:
+                if not self._running:
+                    self._session_key = b""  # the robot may have been switched off, or driven by somebody else
+                raise
         self._say(MEASURE, np.empty(0))
         return self._hear(self._wait_ns // 2)
 
@@ -207,7 +214,7 @@ class UdpBackend(Backend):
                     continue
                 taken += 1
                 answer = decode(came, self._mark, self._session_key)
-                if answer is None:
+                if answer is None or answer.kind not in _ANSWERS:
                     continue  # not one of this robot's, or of another session
                 behind = (self._request - answer.request) % 2**32
                 if behind >= _REMEMBERED:
@@ -272,7 +279,7 @@ class UdpBackend(Backend):
             came = self._wait(sock, left)
             answer = None if came is None else decode(came, self._mark, key)
             # Late answers to earlier requests end here, as does noise.
-            if answer is not None and answer.request == self._request:
+            if answer is not None and answer.kind in _ANSWERS and answer.request == self._request:
                 return answer
         return None
 

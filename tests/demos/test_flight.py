@@ -234,6 +234,9 @@ def test_flights_of_a_robot_of_ones_own(
         assert gcl("demos", "import", file, out, *robot).exit_code == 0
         with DemoStore.open(out) as store:
             assert (store.spec.sha256, store.spec.directory, store.n_episodes) == (own.sha256, directory, 1)
+        if not exported:
+            again = gcl("demos", "import", file, out, "--robot", folder)
+            assert ("goes on without a way to the model" in again.stderr) == (directory is None)
         shutil.rmtree(out)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -21,6 +22,7 @@ from guardian_process import ROOT, GuardianProcess
 from export import guardian
 from export.guarded_robot import GuardedRobot
 from export.guardian import _Ear, serve
+from export.safety import Fault
 from robots import BackendError, RobotSpec, load_robot
 from robots.backend import SensorReading
 from robots.datagram import COMMAND, LARGEST, RESET, Message, encode, spec_mark
@@ -85,6 +87,32 @@ def test_a_drivers_trouble_is_not_taken_for_the_networks(error: OSError) -> None
         with pytest.raises(OSError) as raised:
             ear.answer()
     assert raised.value is error and guarded_robot.events == []
+
+
+def test_a_drivers_trouble_is_on_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what was told before it, when the guardian has ended; and the robot was closed."""
+
+    def serve(robot: GuardedRobot, *arguments: object) -> None:
+        tell = cast(Callable[[Fault], None], arguments[2])
+        tell(Fault("limit_violation", "earlier", 1))
+        raise OSError(errno.EIO, "no such device")
+
+    backend = FaultyRobot()
+    monkeypatch.setattr(guardian, "serve", serve)
+    monkeypatch.setattr(guardian, "open_backend", lambda *_, **__: backend)
+    monkeypatch.setattr(guardian, "read_spec", lambda *_: SPEC)
+    for name in ("set_wakeup_fd", "signal"):  # this process keeps its own
+        monkeypatch.setattr(guardian.signal, name, lambda *_: None)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: 0))
+    monkeypatch.setattr(sys, "argv", ["guardian", "--robot", "any", "--events", str(tmp_path / "events")])
+    with pytest.raises(SystemExit) as ended:
+        guardian.main()
+    assert ended.value.code == 2 and "no such device" in capsys.readouterr().err and backend.closed
+    lines = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert [line["reason"] for line in lines] == ["limit_violation", "driver_failed"]
+    assert "no such device" in lines[1]["detail"]
 
 
 @pytest.mark.parametrize("broken", ["recvfrom", "sendto"])

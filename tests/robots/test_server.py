@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robots import load_robot
+from robots.backend import SensorReading
 from robots.datagram import (
     CLOSE,
     COMMAND,
@@ -185,6 +186,40 @@ def test_what_was_recorded_moves_nothing(keyed: RobotServer) -> None:
         assert again.ask(RESET, 0.0)
         assert [server.answer(datagram, DRIVER) for datagram in recorded] == [None] * 3
         assert server.driver == DRIVER and commands(server) == 0  # since its reset
+
+
+def test_what_was_refused_moves_nothing_later(keyed: RobotServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reset that came while somebody else drove: hours later it is a recording, and keeps nobody out."""
+    at = [100.0]
+    monkeypatch.setattr("robots.server.time.monotonic", lambda: at[0])
+    first = Keyed(keyed, DRIVER).greet()
+    assert first.ask(RESET, 0.0)
+    second = Keyed(keyed, STRANGER).greet()
+    assert second.ask(RESET, 0.0) is None
+    first.ask(CLOSE)
+    at[0] += 30.0
+    assert keyed.answer(second.said[0], ("127.0.0.1", 3333)) is None and keyed.driver is None
+
+
+def test_a_recording_of_the_driver_does_not_keep_others_out(
+    keyed: RobotServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is gone, what it said last, again and again, is no word of it; what it waits for long is none either."""
+    at = [100.0]
+    monkeypatch.setattr("robots.server.time.monotonic", lambda: at[0])
+    first, other = Keyed(keyed, DRIVER).greet(), Keyed(keyed, STRANGER)
+    obey = keyed.obey
+
+    def slow(message: Message) -> SensorReading:
+        at[0] += 5.0
+        return obey(message)
+
+    monkeypatch.setattr(keyed, "obey", slow)
+    assert first.ask(RESET, 0.0) and other.greet().ask(RESET, 0.0) is None
+    for _ in range(20):
+        at[0] += 0.1
+        assert keyed.answer(first.said[0], DRIVER) is not None
+    assert other.ask(RESET, 0.0) and keyed.driver == STRANGER
 
 
 def test_the_driver_may_begin_anew(keyed: RobotServer) -> None:

@@ -234,6 +234,42 @@ def test_a_recorded_welcome_is_not_believed() -> None:
         assert backend.step(np.zeros(1)).sequence == 2  # and no recorded reading is taken for this one's
 
 
+def test_looking_finds_a_robot_again() -> None:
+    """That was switched off and on: the look that fails is the last one that does."""
+    robot = KeyedRobot()
+    with UdpBackend(SPEC, robot.address, key=KEY, reset_timeout_seconds=0.2) as backend:
+        backend.measure()
+        robot.server = RobotServer(MockBackend(SPEC), KEY)
+        with pytest.raises(BackendError, match="did not answer"):
+            backend.measure()
+        assert backend.measure().sequence == 0
+
+
+def test_a_look_in_vain_ends_no_session() -> None:
+    """While the robot is driven: nobody heard that look, and the next command is."""
+    robot = KeyedRobot()
+    with UdpBackend(SPEC, robot.address, key=KEY, reset_timeout_seconds=0.2) as backend:
+        backend.reset()
+        server, robot.server = robot.server, RobotServer(MockBackend(SPEC), b"another")
+        with pytest.raises(BackendError, match="did not answer"):
+            backend.measure()
+        robot.server = server
+        assert backend.step(np.zeros(1)).sequence == 1
+
+
+@pytest.mark.parametrize("real_time", [False, True])
+@pytest.mark.parametrize("key", [b"", KEY])
+def test_what_it_said_itself_is_no_answer(key: bytes, real_time: bool) -> None:
+    """A request that somebody sends back ends nothing."""
+    robot = KeyedRobot()
+    robot.server = RobotServer(MockBackend(SPEC), key)
+    robot.before = lambda datagram: [datagram]
+    with UdpBackend(SPEC, robot.address, key=key, real_time=real_time) as backend:
+        backend.measure()
+        backend.reset()
+        assert [backend.step(np.zeros(1)).sequence for _ in range(3)] == [1, 2, 3]
+
+
 def test_another_key_is_silence() -> None:
     """A robot that has another key does not answer, and the message says what to look for."""
     robot = KeyedRobot()

@@ -71,8 +71,11 @@ def _import_flight(file: Path, store: Path, robot: RobotSpec | None, exclude: bo
     flight = read_flight(file)
     found: FlightEpisode = flight_episode(flight, file.name)
     spec = flight.spec if robot is None else with_model_of(file, flight.spec, robot)
+    remarks = list(found.remarks)
     if store.exists():
         target = DemoStore.open(store, spec, mode="a")
+        if robot is not None and target.spec.directory is None:
+            remarks.append(f"{store} was made without --robot and goes on without a way to the model")
     else:
         target = DemoStore.create(store, spec, source="import:flight")
     with target:
@@ -81,7 +84,7 @@ def _import_flight(file: Path, store: Path, robot: RobotSpec | None, exclude: bo
         return {
             "store": str(store), **target.identity(), "index": index, "length": found.episode.length,
             "ended_by": found.episode.ended_by, "excluded_this": excluded, "note": found.note,
-            "remarks": list(found.remarks),
+            "remarks": remarks,
         }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def backend_name(spec: RobotSpec, options: dict[str, Any]) -> str:
 
 
 def shared_key(options: dict[str, Any]) -> bytes:
-    """What datagrams are sealed with; empty for a checksum only."""
+    """What sessions and heartbeats are sealed with; empty for a checksum only."""
     if options["key"] is None:
         if options["estop"] is not None:
             raise ToolkitError("--estop needs --key FILE, which `gcl estop` has too: anyone could say that all is well")

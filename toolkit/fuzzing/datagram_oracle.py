@@ -54,8 +54,8 @@ def body(kind: int, request: int, payload: bytes, mark: bytes) -> bytes:
 
 
 def session_key(key: bytes, nonce: bytes) -> bytes:
-    """What the datagrams of a session are sealed with: keyed BLAKE2b-256 of the robot's nonce."""
-    return hashlib.blake2b(nonce, digest_size=32, key=key, person=b"gcl session").digest()
+    """What the datagrams of a session are sealed with: keyed BLAKE2b-256 of its purpose and the robot's nonce."""
+    return hashlib.blake2b(b"gcl session" + nonce, digest_size=32, key=key).digest()
 
 
 def nonce_numbers(nonces: bytes) -> bytes:
@@ -167,10 +167,12 @@ def may_be_read(legal: Legal, request: int, remembered: int, num_channels: int) 
         num_channels: Of the robot.
 
     Returns:
-        "reading", "error" for an answer that is no reading of this robot, or "nothing" for an answer to nothing asked.
+        "reading", "error" for an answer that is no reading of this robot, or "nothing" for what answers nothing asked.
     """
     if (request - legal.request) % 2**32 >= remembered:
         return "nothing"
+    if legal.kind not in (READING, REFUSAL, WELCOME):
+        return "nothing"  # such as our own request, sent back
     numbers = legal.numbers
     if legal.kind != READING or numbers.size != 1 + num_channels:
         return "error"

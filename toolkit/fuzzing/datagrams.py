@@ -26,7 +26,7 @@ class Mutator:
             key: With which seals are mended; empty for a checksum. Whoever begins another session sets it.
         """
         self.random = random.Random(seed)
-        self._mark, self.key = mark, key
+        self._mark, self.key, self._first_key = mark, key, key
         self._past: list[bytes] = []
         # As it comes, several times as often as each way of spoiling it, so that the session goes on
         self._ways = [self._same] * 6 + [
@@ -115,6 +115,6 @@ class Mutator:
         return self.good(good[4], request, values)
 
     def _other_seal(self, good: bytes) -> bytes:
-        # That of somebody without the key, or with another
+        # That of somebody without the key, with another, or with the one that sessions only begin with
         said = bytes(self._said(good))
-        return said + seal(said, self.random.choice((b"", b"another key", self.key[::-1])))
+        return said + seal(said, self.random.choice((b"", b"another key", self.key[::-1], self._first_key)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from export.estop import EStopError, UdpEStop
+from export.estop import UdpEStop
 from toolkit.cli import main
 
 KEY = b"k" * 32
@@ -43,6 +43,14 @@ def button(address: str, key_file: Path) -> Iterator[subprocess.Popen]:
     process.communicate()
 
 
+def pressed(robot: UdpEStop) -> bool:
+    """Whether it hears of a press before long."""
+    until = time.monotonic() + 30.0
+    while robot.check(time.monotonic_ns()) != "estop_pressed" and time.monotonic() < until:
+        time.sleep(0.01)
+    return robot.check(time.monotonic_ns()) == "estop_pressed"
+
+
 @pytest.mark.parametrize("end", ["enter", "terminal closed", "ctrl-c"])
 def test_it_says_that_all_is_well_until_it_is_pressed(address: str, button: subprocess.Popen, end: str) -> None:
     """To one robot after the other, whoever came first; Enter, a closed terminal and Ctrl-C are presses."""
@@ -64,10 +72,7 @@ def test_it_says_that_all_is_well_until_it_is_pressed(address: str, button: subp
         button.stdin = None
     else:
         button.send_signal(signal.SIGINT)
-    until = time.monotonic() + 30.0
-    while robot.check(time.monotonic_ns()) != "estop_pressed" and time.monotonic() < until:
-        time.sleep(0.01)
-    assert robot.check(time.monotonic_ns()) == "estop_pressed"
+    assert pressed(robot)
     assert "stopped" in button.communicate(timeout=30)[0] and button.returncode == 0
     robot.close()
 
@@ -80,10 +85,9 @@ def test_a_press_reaches_a_robot_that_comes_just_then(address: str, button: subp
     assert button.stdin is not None
     button.stdin.write("\n")
     button.stdin.flush()
-    time.sleep(0.2)
+    time.sleep(0.1)  # as a rule it is noticed by then
     robot = UdpEStop(address, KEY)
-    with pytest.raises(EStopError, match="is pressed"):
-        robot.wait(30.0)
+    assert pressed(robot)
     robot.close()
 
 

@@ -97,6 +97,7 @@ def test_what_a_controller_may_read() -> None:
         datagram(READING, 5, np.inf, 0.1, 0.2): "error",
         datagram(READING, 5, 3.0, 0.1): "error",
         datagram(REFUSAL, 5, 72.0, 0.1, 0.2): "error",
+        datagram(COMMAND, 5, 3.0, 0.1, 0.2): "nothing",  # our own, sent back
     }
     for sent, what in cases.items():
         legal = read(sent, MARK, b"")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from robots import load_robot
 from robots.datagram import Message, decode
 from robots.server import RobotServer
+from robots.session import RobotSessions
 from robots.udp import UdpBackend
 from toolkit.fuzzing import socket_target
 from toolkit.fuzzing.datagram_oracle import REFUSAL, ViolationError
@@ -82,6 +83,18 @@ def test_a_server_that_obeys_anybody_is_found_out(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(RobotServer, "answer", trusting)
     found_out(lambda: ServerTarget(SPEC, 0, b""), "moved the robot|answered|took the robot")
+
+
+def test_a_server_that_takes_the_key_for_a_sessions_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were what is sealed with the key itself obeyed, which may be a recording, the fuzzer would say so."""
+    monkeypatch.setattr(RobotSessions, "following", lambda self, now: self._key)
+    found_out(lambda: ServerTarget(SPEC, 0, b"a key"), "malformed datagram had an effect")
+
+
+def test_a_controller_that_takes_what_it_said_itself_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were any kind of message an answer, the fuzzer would say so: a request that is sent back would end the run."""
+    monkeypatch.setattr("robots.udp._ANSWERS", range(9))
+    found_out(lambda: ControllerTarget(SPEC, 0, b"", True), "without an answer")
 
 
 def test_a_controller_that_believes_any_answer_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
