@@ -119,6 +119,13 @@ def run(
             box.close()
 
 
+def _start(backend: Backend, clock: PeriodicClock, estop: EStop | None) -> tuple[SensorReading, int]:
+    reading = backend.reset()
+    if estop is not None:
+        estop.catch_up()  # getting to the start may have taken long
+    return reading, clock.start()
+
+
 def _drive(
     backend: Backend, step: ControlStep, safety: SafetyLayer, box: BlackBox, seconds: float, options: LoopOptions
 ) -> LoopReport:
@@ -131,10 +138,7 @@ def _drive(
     longest_streak = round(config.miss_seconds / spec.control_dt)
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
-        reading = backend.reset()
-        if options.estop is not None:
-            options.estop.catch_up()  # getting to the start may have taken long
-        started = clock.start()
+        reading, started = _start(backend, clock, options.estop)
         outcome: SensorReading | None = reading
         safety.arm(reading, started)
         outside = _Outside(box, options, stop, safety, started)
