@@ -16,8 +16,6 @@ again, held back, or lay unread while the robot was busy does not say that all i
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import os
 import select
 import socket
@@ -27,12 +25,11 @@ from collections import deque
 from typing import Protocol
 
 from robots.address import is_loopback, parse_address
+from robots.seal import NONCE, TAG, is_sealed, seal
 from robots.spec import ToolkitError
 
-NONCE = 16  # bytes
 _HEADER, _TOLD = struct.Struct(f"<4sB3xQ{NONCE}s"), struct.Struct(f"<4sQ{NONCE}s")
 _MAGIC, _TOLD_MAGIC = b"GCLE", b"GCLN"
-_TAG = 16
 _LEAST_KEY, _MOST_KEY = 16, 64  # bytes
 _LOOKED_AT = 64  # datagrams in one look: whoever floods the port must not keep the loop there
 _LOOKS = 16  # that take in whatever a socket holds
@@ -76,13 +73,12 @@ def heartbeat(sent_ns: int, pressed: bool, key: bytes, nonce: bytes) -> bytes:
 
 
 def _sealed(body: bytes, key: bytes) -> bytes:
-    return body + hashlib.blake2b(body, key=key, digest_size=_TAG).digest()
+    return body + seal(body, key)
 
 
 def _opened(datagram: bytes, size: int, key: bytes) -> bytes | None:
     """The body, if it has that size and the key's seal."""
-    body = datagram[:-_TAG]
-    return body if len(body) == size and hmac.compare_digest(datagram, _sealed(body, key)) else None
+    return datagram[:size] if len(datagram) == size + TAG and is_sealed(datagram, key) else None
 
 
 def _checked_key(key: bytes) -> bytes:

@@ -254,7 +254,9 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
         print(json.dumps(ready | {"granted": granted}), flush=True)
         try:
             serve(robot, sock, sys.stdin.fileno(), writer.tell, woken.fileno(), awake_ns)
-        except Exception as error:  # of a driver, which is closed now
+        except ToolkitError:  # a refusal of our own
+            raise
+        except Exception as error:  # of a driver, which is closed next
             writer.tell(Fault("driver_failed", f"{type(error).__name__}: {error}", time.monotonic_ns()))
             raise
         finally:

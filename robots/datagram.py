@@ -13,23 +13,19 @@ a second step. The key is not always the one that both ends were given: see `rob
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import struct
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from robots.seal import TAG, is_sealed, seal, seal_size
 from robots.spec import RobotSpec
 
 RESET, COMMAND, CLOSE, READING, REFUSAL, MEASURE, HELLO, WELCOME = _KINDS = tuple(range(1, 9))
 _MAGIC = b"GCL1"
 _HEADER = struct.Struct("<4sB3xII8s")
-_CRC = struct.Struct("<I")
-_TAG = 16  # bytes of a keyed seal
 LARGEST = 65_507  # bytes in the longest UDP datagram
-_MOST = (LARGEST - _HEADER.size - _TAG) // 8  # numbers that fit
+_MOST = (LARGEST - _HEADER.size - TAG) // 8  # numbers that fit
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def encode(message: Message, mark: bytes, key: bytes = b"") -> bytes:
     """
     payload = np.ascontiguousarray(message.payload, dtype="<f8").tobytes()
     body = _HEADER.pack(_MAGIC, message.kind, message.request, len(payload) // 8, mark) + payload
-    return body + _seal(body, key)
+    return body + seal(body, key)
 
 
 def decode(datagram: bytes, mark: bytes, key: bytes = b"") -> Message | None:
@@ -87,8 +83,7 @@ def decode(datagram: bytes, mark: bytes, key: bytes = b"") -> Message | None:
     Returns:
         The message, or None for anything damaged, forged, foreign or meant for another robot. Never raises.
     """
-    seal = _TAG if key else _CRC.size
-    end = len(datagram) - seal
+    end = len(datagram) - seal_size(key)
     if end < _HEADER.size:
         return None
     magic, kind, request, count, found = _HEADER.unpack_from(datagram)
@@ -96,13 +91,7 @@ def decode(datagram: bytes, mark: bytes, key: bytes = b"") -> Message | None:
         return None
     if count > _MOST or end != _HEADER.size + 8 * count:
         return None
-    if not hmac.compare_digest(datagram[end:], _seal(datagram[:end], key)):
+    if not is_sealed(datagram, key):
         return None
     # A copy: the datagram's own bytes are neither aligned nor writable.
     return Message(kind, request, np.frombuffer(datagram, "<f8", count, _HEADER.size).astype(np.float64))
-
-
-def _seal(body: bytes, key: bytes) -> bytes:
-    if key:
-        return hashlib.blake2b(body, key=key, digest_size=_TAG).digest()
-    return _CRC.pack(zlib.crc32(body))

@@ -90,12 +90,12 @@ class RobotServer:
 
     def _newcomers(self, datagram: bytes, peer: Peer, now: float) -> Message | None:
         """The message of somebody who takes the robot over with it; None of everybody else."""
-        key = self._sessions.following(now)
-        message = None if key is None else decode(datagram, self._mark, key)
         # A robot has one driver. Another may take over by a reset, once the first has gone or fallen silent; and the
         # driver itself may begin anew.
         taken = self.driver not in (None, peer) and now - self._heard < SILENCE
-        if key is None or message is None or taken or message.kind not in (RESET, MEASURE):
+        key = None if taken else self._sessions.following(now)
+        message = None if key is None else decode(datagram, self._mark, key)
+        if key is None or message is None or message.kind not in (RESET, MEASURE):
             return None
         self.driver, self._last = peer, None
         self._sessions.take_over(key)

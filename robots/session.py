@@ -18,8 +18,8 @@ import os
 import numpy as np
 
 from robots.datagram import HELLO, WELCOME, Message
+from robots.seal import NONCE
 
-NONCE = 16  # bytes
 _NUMBERS = NONCE // 4
 _PURPOSE = b"gcl session"
 # [s] for which a nonce is told to others after the first, and for which one may come with it: who was told it last may

@@ -32,7 +32,8 @@ from robots.datagram import (
     spec_mark,
 )
 from robots.processors import available_cpus
-from robots.session import NONCE, hello, session_key, welcomed
+from robots.seal import NONCE
+from robots.session import hello, session_key, welcomed
 from robots.spec import RobotSpec
 
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone

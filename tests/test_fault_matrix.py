@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty_robot import PERIOD, SAFETY, SPEC, FaultyRobot, bad_cable, guarded
+from free_address import free_address
 
 import export.loop
 from export.black_box import BlackBox
@@ -212,12 +213,9 @@ def test_a_clock_that_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_button_whose_clock_is_set_back() -> None:
     """Heartbeats from a sender whose wall clock was set back look replayed: silence, so the robot stops."""
     robot, back = FaultyRobot(), []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    estop = UdpEStop(f"127.0.0.1:{port}", KEY, timeout_seconds=0.1)
+    estop = UdpEStop(free_address(), KEY, timeout_seconds=0.1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as button:
-        button.connect(("127.0.0.1", port))
+        button.connect(("127.0.0.1", estop.port))
         button.send(heartbeat(time.time_ns(), False, KEY, estop._nonce))
 
         def beat(reading: SensorReading) -> SensorReading:

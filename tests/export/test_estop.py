@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from free_address import free_address
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,17 +20,11 @@ MS = 1_000_000  # [ns]
 @pytest.fixture
 def wire() -> tuple[UdpEStop, socket.socket]:
     """A listener, and a socket that speaks to it."""
-    listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY, timeout_seconds=0.25)
+    listener = UdpEStop(free_address(), KEY, timeout_seconds=0.25)
     button = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     button.setblocking(False)
     button.connect(("127.0.0.1", listener.port))
     return listener, button
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def beat(listener: UdpEStop, sent_ns: int, pressed: bool = False, key: bytes = KEY) -> bytes:
@@ -78,7 +73,7 @@ def test_heartbeats_of_another_run_are_not_heard(wire: tuple[UdpEStop, socket.so
     """However new they say they are, pressed or not; they are answered by the nonce, once a look."""
     listener, button = wire
     with_zeros = heartbeat(10**18, False, KEY, bytes(NONCE))
-    other = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    other = UdpEStop(free_address(), KEY)
     for datagram in (beat(other, 10**18), with_zeros, beat(other, 10**18 + 1, pressed=True)):
         button.send(datagram)
     assert listener.check(0) == "estop_silent"
@@ -102,7 +97,7 @@ def test_what_else_is_sealed_with_the_key_is_no_heartbeat(wire: tuple[UdpEStop, 
 
 def test_a_button_learns_the_nonce_and_is_heard() -> None:
     """Of a robot that is there first, that comes later, and of the next one at the same address."""
-    address = f"127.0.0.1:{_free_port()}"
+    address = free_address()
     button = EStopButton(address, KEY)
     for _ in range(3):
         for _ in range(3):
@@ -145,7 +140,7 @@ def test_a_button_believes_the_robot_only(wire: tuple[UdpEStop, socket.socket]) 
 
 def test_it_is_waited_for() -> None:
     """Until it says that all is well; a button that comes late, or before, is heard either way."""
-    listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    listener = UdpEStop(free_address(), KEY)
     button, pressed, ended = EStopButton(f"127.0.0.1:{listener.port}", KEY), threading.Event(), threading.Event()
 
     def speak() -> None:
@@ -210,7 +205,7 @@ def test_two_clocks_may_drift_apart(rate: float, wire: tuple[UdpEStop, socket.so
 @pytest.mark.parametrize("last", ["well", "pressed", "silent"])
 def test_after_a_long_start_it_is_known_how_things_are(last: str) -> None:
     """More heartbeats than one look takes came meanwhile; a press may be behind them, or lost with a full socket."""
-    listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    listener = UdpEStop(free_address(), KEY)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as button:
         button.connect(("127.0.0.1", listener.port))
         begin = time.monotonic_ns() - 10_000 * MS
@@ -236,7 +231,7 @@ def test_it_is_not_waited_for_for_ever(wire: tuple[UdpEStop, socket.socket]) -> 
 @given(st.binary(max_size=80))
 def test_noise_never_says_that_all_is_well(noise: bytes) -> None:
     """Whatever bytes arrive, without the key they are no heartbeat."""
-    listener = UdpEStop(f"127.0.0.1:{_free_port()}", KEY)
+    listener = UdpEStop(free_address(), KEY)
     listener._take(noise, 0)
     assert listener.check(0) == "estop_silent"
     listener.close()

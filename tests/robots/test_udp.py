@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from backend_contract import BackendContract
+from free_address import free_address
 from guardian_process import GuardianProcess
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,26 +95,37 @@ def test_seed_that_does_not_fit(seed: int) -> None:
         UdpBackend(SPEC, "127.0.0.1:9", seed=seed)
 
 
-class FakeRobot:
-    """Answers each request with what a function makes of it; the function may return several datagrams or none."""
+class Socket:
+    """Somebody who sends back what a function makes of each datagram, from a thread."""
 
-    def __init__(self, answer: Callable[[Message, int], list[bytes]]) -> None:
+    def __init__(self, replies: Callable[[bytes, tuple[str, int]], list[bytes]]) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
-        self.answer = answer
-        self.heard: list[Message] = []
+        self.replies = replies
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         while True:
             datagram, peer = self.sock.recvfrom(65_535)
-            message = decode(datagram, MARK)
-            if message is None:
-                continue
-            self.heard.append(message)
-            for reply in self.answer(message, len(self.heard)):
+            for reply in self.replies(datagram, peer):
                 self.sock.sendto(reply, peer)
+
+
+class FakeRobot(Socket):
+    """Answers each request with what a function makes of it; the function may return several datagrams or none."""
+
+    def __init__(self, answer: Callable[[Message, int], list[bytes]]) -> None:
+        self.answer = answer
+        self.heard: list[Message] = []
+        super().__init__(self._replies)
+
+    def _replies(self, datagram: bytes, _: tuple[str, int]) -> list[bytes]:
+        message = decode(datagram, MARK)
+        if message is None:
+            return []
+        self.heard.append(message)
+        return self.answer(message, len(self.heard))
 
 
 def reading(message: Message, *values: float) -> bytes:
@@ -170,36 +182,27 @@ def test_silence_is_an_error() -> None:
 
 def test_nobody_there() -> None:
     """A port where nothing listens makes a BackendError."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with UdpBackend(SPEC, f"127.0.0.1:{port}", reset_timeout_seconds=0.2) as backend, pytest.raises(BackendError):
+    with UdpBackend(SPEC, free_address(), reset_timeout_seconds=0.2) as backend, pytest.raises(BackendError):
         backend.reset()
 
 
 KEY = b"kept for years, on both machines"
 
 
-class KeyedRobot:
+class KeyedRobot(Socket):
     """A robot with a key behind a socket; `before` may put datagrams in front of an answer."""
 
     def __init__(self) -> None:
         self.server = RobotServer(MockBackend(SPEC), KEY)
         self.before: Callable[[bytes], list[bytes]] = lambda _: []
         self.answers: list[bytes] = []
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
+        super().__init__(self._replies)
 
-    def _run(self) -> None:
-        while True:
-            datagram, peer = self.sock.recvfrom(65_535)
-            answer = self.server.answer(datagram, peer)
-            for reply in [*self.before(datagram), *([] if answer is None else [answer])]:
-                self.sock.sendto(reply, peer)
-            if answer is not None:
-                self.answers.append(answer)
+    def _replies(self, datagram: bytes, peer: tuple[str, int]) -> list[bytes]:
+        answer = self.server.answer(datagram, peer)
+        replies = [*self.before(datagram), *([] if answer is None else [answer])]
+        self.answers += [] if answer is None else [answer]
+        return replies
 
 
 @pytest.mark.parametrize("real_time", [False, True])

@@ -112,13 +112,12 @@ def command(bundle: Path, **options: Any) -> None:
         box, observer = _watched(loaded, spec, options, started, stack)
         backend = _dry(stack.enter_context(open_link(spec, link)), options)
         url = observer.ready()
-        estop = _awaited_estop(options, stack)
+        loop = _loop_options(loaded, spec, box, options, stack)
         if not options["as_json"]:
             what = f"driving {spec.name}" if not options["dry_run"] else f"reading {spec.name}, sending nothing,"
             at = f"; {url}" if url else ""
             how_long = "until stopped" if options["until_stopped"] else f"for {options['seconds']:g} s"
             click.echo(f"{what} ({options['backend']}) at {1 / spec.control_dt:g} Hz {how_long}{at}")
-        loop = _loop_options(loaded, spec, box, estop, options, stack)
         report = _run(loaded, policy, reward, backend, loop, options)
     flight = observer.flights[-1] if observer.flights else None
     if options["as_json"]:
@@ -210,12 +209,7 @@ def _awaited_estop(options: dict[str, Any], stack: contextlib.ExitStack) -> UdpE
 
 
 def _loop_options(
-    loaded: Bundle,
-    spec: RobotSpec,
-    box: BlackBox,
-    estop: UdpEStop | None,
-    options: dict[str, Any],
-    stack: contextlib.ExitStack,
+    loaded: Bundle, spec: RobotSpec, box: BlackBox, options: dict[str, Any], stack: contextlib.ExitStack
 ) -> LoopOptions:
     from export.hot_swap import HotSwap
     from export.loop import LoopOptions
@@ -229,7 +223,7 @@ def _loop_options(
         spin_ns=spin_ns(spec, options),
         box=box,
         measure_first=options["hardware"] is not None,
-        estop=estop,
+        estop=_awaited_estop(options, stack),
         attended=options["attended"],
         swap=swap,
         real_time=real_time(options),

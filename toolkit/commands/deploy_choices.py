@@ -65,10 +65,15 @@ def shared_key(options: dict[str, Any]) -> bytes:
         if options["estop"] is not None:
             raise ToolkitError("--estop needs --key FILE, which `gcl estop` has too: anyone could say that all is well")
         return b""
+    return read_key(options["key"])
+
+
+def read_key(path: Path) -> bytes:
+    """What is in a key's file."""
     try:
-        return options["key"].read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise ToolkitError(f"{options['key']}: cannot be read: {error.strerror or error}") from error
+        raise ToolkitError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def real_time(options: dict[str, Any]) -> RealTimeOptions:

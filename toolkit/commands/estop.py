@@ -35,14 +35,14 @@ def command(address: str, key: Path) -> None:
       head -c 32 /dev/urandom > robot.key
       gcl estop 127.0.0.1:9880 --key robot.key
     """
-    from export.estop import EStopButton
-    from robots.spec import ToolkitError
+    from export.estop import EStopButton, EStopError
+    from toolkit.commands.deploy_choices import read_key
 
     try:
-        secret = key.read_bytes()
-    except OSError as error:
-        raise ToolkitError(f"{key}: cannot be read: {error.strerror or error}") from error
-    with contextlib.closing(EStopButton(address, secret)) as button:
+        opened = EStopButton(address, read_key(key))
+    except EStopError as error:
+        raise EStopError(f"{key}: {error}") from error
+    with contextlib.closing(opened) as button:
         click.echo(f"all is well, says this to {address}; press Enter to stop the robot")
         try:
             _until_pressed(button)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from free_address import free_address
 from guardian_process import GuardianProcess
 
 from export.estop import EStopButton
@@ -255,9 +255,7 @@ def test_a_new_bundle_takes_over(pristine: Path, bundle: Path, tmp_path: Path) -
 def estop(tmp_path: Path) -> tuple[str, list[str | Path]]:
     """A free address, and the words that make `gcl deploy` listen there."""
     (tmp_path / "robot.key").write_bytes(b"k" * 32)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     return address, ["--estop", address, "--key", tmp_path / "robot.key"]
 
 

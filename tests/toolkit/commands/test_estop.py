@@ -1,7 +1,6 @@
 """`gcl estop` as an operator runs it: a process whose terminal says that all is well, until it does not."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from free_address import free_address
 
 from export.estop import UdpEStop
 from toolkit.cli import main
@@ -26,9 +26,7 @@ def key_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    return free_address()
 
 
 @pytest.fixture
