@@ -34,5 +34,5 @@ def seal(body: bytes, key: bytes) -> bytes:
 
 def is_sealed(datagram: bytes, key: bytes) -> bool:
     """Whether a datagram ends with its seal, and is as it was made."""
-    end = max(len(datagram) - seal_size(key), 0)
+    end = len(datagram) - seal_size(key)
     return hmac.compare_digest(datagram[end:], seal(datagram[:end], key))

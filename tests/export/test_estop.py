@@ -69,6 +69,18 @@ def test_what_is_old_or_forged_is_not_heard(wire: tuple[UdpEStop, socket.socket]
         button.recv(256)
 
 
+def test_without_the_key_nobody_is_heard(wire: tuple[UdpEStop, socket.socket]) -> None:
+    """However fresh it is and whatever nonce it has: nobody has been heard yet, so that nothing is too old."""
+    listener, button = wire
+    good = beat(listener, 5)
+    other_key, no_key = beat(listener, 5, key=b"K" * 32), good[:-16] + bytes(16)
+    for forged in (other_key, no_key, good[:-1] + bytes([good[-1] ^ 1])):
+        button.send(forged)
+        assert listener.check(0) == "estop_silent"
+    button.send(good)
+    assert listener.check(0) is None
+
+
 def test_heartbeats_of_another_run_are_not_heard(wire: tuple[UdpEStop, socket.socket]) -> None:
     """However new they say they are, pressed or not; they are answered by the nonce, once a look."""
     listener, button = wire
@@ -124,13 +136,10 @@ def test_a_button_believes_the_robot_only(wire: tuple[UdpEStop, socket.socket]) 
         button = EStopButton(f"127.0.0.1:{liar.getsockname()[1]}", KEY)
         button.say(pressed=False)
         said, peer = liar.recvfrom(256)
-        for datagram in (
-            said,
-            b"GCLN" + bytes(range(32)),
-            _sealed(b"GCLE" + bytes(NONCE), KEY),
-            b"",
-            beat(listener, 3),
-        ):
+        told = said[8:16] + bytes(range(NONCE))  # of the very heartbeat
+        recorded = _sealed(b"GCLN" + bytes(8) + bytes(range(NONCE)), KEY)
+        other_magic, other_key = _sealed(b"GCLE" + told, KEY), _sealed(b"GCLN" + told, b"K" * 32)
+        for datagram in (said, recorded, other_magic, other_key, _sealed(b"GCLN" + told, KEY)[:-1], b""):
             liar.sendto(datagram, peer)
         assert not button.listen()
         button.say(pressed=False)
