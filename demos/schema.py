@@ -251,13 +251,13 @@ def with_model_of(path: Path, stored: RobotSpec, robot: RobotSpec) -> RobotSpec:
         robot: The same robot, from its robot.yaml.
 
     Returns:
-        `stored`, with the directory of its model.
+        `stored`, with the directory of its model, and the joints that its actuators move.
 
     Raises:
         StoreError: Another robot.
     """
     check_same_robot(path, stored, robot)
-    return dataclasses.replace(stored, directory=robot.directory)
+    return dataclasses.replace(stored, directory=robot.directory, action=robot.action)
 
 
 def robot_differences(stored: RobotSpec, wanted: RobotSpec) -> str:

@@ -16,7 +16,7 @@ class SafetyError(ToolkitError):
 
 @dataclass(frozen=True, eq=False)
 class SafetyLimits:
-    """Limits of one robot, looked up once. An actuator's joint is the one of the same name."""
+    """Limits of one robot, looked up once. An actuator's joint is `ActionTerm.moves`."""
 
     channels: tuple[str, ...]  # every raw measurement, as in spec.channels
     lower: np.ndarray  # (act_dim,) [unit] least command
@@ -35,6 +35,7 @@ class SafetyLimits:
     watched_upper: np.ndarray  # (n,) [unit of the channel]
     watched_reason: tuple[str, ...]  # (n,) how a fault by this limit is named
     unwatched: tuple[str, ...]  # limits in the spec that no channel measures, so that nothing can watch them
+    unmeasured: tuple[str, ...]  # position drives of which nobody knows where they stand, and nobody said so
 
     @classmethod
     def from_spec(cls, spec: RobotSpec, config: SafetySpec | None = None) -> SafetyLimits:
@@ -52,9 +53,12 @@ class SafetyLimits:
             np.array([getattr(t, name) for t in spec.action]) for name in ("lower", "upper", "offset")
         )
         kinds = np.array([term.kind for term in spec.action])
-        velocity = np.array([position.get(f"joint_vel/{name}", -1) for name in spec.action_names])
+        velocity = np.array([position.get(f"joint_vel/{term.moves}", -1) for term in spec.action])
+        at = np.array([position.get(f"joint_pos/{term.moves}", -1) for term in spec.action])
         damping = np.array([term.kd or 0.0 for term in spec.action])
-        watched, unwatched = _watched(spec, config or spec.safety, position)
+        config = config or spec.safety
+        watched, unwatched = _watched(spec, config, position)
+        lost = [term for term, channel in zip(spec.action, at, strict=True) if term.kind == "position" and channel < 0]
         return cls(
             channels=spec.channels,
             lower=lower.astype(float),
@@ -62,7 +66,7 @@ class SafetyLimits:
             slew_step=np.array([np.inf if t.slew is None else t.slew * spec.control_dt for t in spec.action]),
             rest=np.clip(np.where(np.isin(kinds, ("effort", "velocity")), 0.0, offset), lower, upper),
             holds_position=kinds == "position",
-            position_channel=np.array([position.get(f"joint_pos/{name}", -1) for name in spec.action_names]),
+            position_channel=at,
             velocity_channel=np.maximum(velocity, 0),
             damps=(kinds == "effort") & (damping > 0) & (velocity >= 0),
             damping=damping,
@@ -71,6 +75,7 @@ class SafetyLimits:
             watched_upper=np.array([high for _, _, high, _ in watched], dtype=float),
             watched_reason=tuple(reason for *_, reason in watched),
             unwatched=tuple(unwatched),
+            unmeasured=tuple(term.actuator for term in lost if term.actuator not in config.unmeasured),
         )
 
     def legal_readings(self) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from robots.spec import RobotSpec, RobotSpecError
 
+_TO_A_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 FULL_STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
 _ELEMENT = re.compile(r"^(?P<name>.+?)(?:\[(?P<index>\d+)\])?$")
 
@@ -212,6 +213,9 @@ class ControlMap:
         self.num_ctrl = model.nu
         for i, (term, actuator) in enumerate(zip(spec.action, ids, strict=True)):
             where = f"action {term.actuator!r}"
+            if term.joint is not None and term.joint != (moved := moved_joint(model, actuator)):
+                drives = "no single joint" if moved is None else f"joint {moved!r}"
+                raise RobotSpecError(f"{where}: joint {term.joint!r}; the model's actuator moves {drives}")
             if term.kind == "effort":
                 self.divisor[i] = model.actuator_gainprm[actuator, 0] * model.actuator_gear[actuator, 0]
                 motor = model.actuator_biastype[actuator] == mujoco.mjtBias.mjBIAS_NONE
@@ -238,6 +242,28 @@ class ControlMap:
         """
         out[..., self.column] = command / self.divisor
         return out
+
+
+def unsaid_joints(spec: RobotSpec, model: mujoco.MjModel) -> dict[str, str]:
+    """Joints of drives that are called otherwise, where robot.yaml says nothing of it and safety looks them up by name.
+
+    Args:
+        spec: The robot.
+        model: Its compiled model.
+
+    Returns:
+        Actuator to joint, of position drives and of those that damp.
+    """
+    looked_up = [term for term in spec.action if term.joint is None and (term.kind == "position" or term.kd)]
+    moved = ((t.actuator, moved_joint(model, element_id(model, "actuator", t.actuator, "action"))) for t in looked_up)
+    return {actuator: joint for actuator, joint in moved if joint not in (None, actuator)}
+
+
+def moved_joint(model: mujoco.MjModel, actuator: int) -> str | None:
+    """Name of the joint that an actuator moves; None if that is a tendon, a body or a site, or has no name."""
+    if int(model.actuator_trntype[actuator]) not in _TO_A_JOINT:
+        return None
+    return mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, int(model.actuator_trnid[actuator, 0]))
 
 
 def _columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import yaml
 
 from robots.checked_yaml import any_mapping, did_you_mean, mapping, number, per_element, sequence, text
-from robots.safety_spec import SafetySpec
 from robots.safety_yaml import parse_safety
 from robots.simulation_yaml import parse_randomize, parse_reset, parse_terminate
 from robots.spec import (
@@ -173,8 +172,8 @@ def parse_robot(data: object) -> RobotSpec:
         if twice:
             raise RobotSpecError(f"{what} named twice: {', '.join(twice)}")
     terms = [term.name for term in observation]
-    units = _channel_units(observation)
-    safety = parse_safety(top["safety"], tuple(units)) if "safety" in top else SafetySpec()
+    drives = [term.actuator for term in action]
+    safety = parse_safety(top.get("safety", {}), _channel_units(observation), drives)
     spec = RobotSpec(
         name=text(top["name"], "name"),
         mjcf=text(top["mjcf"], "mjcf"),
@@ -284,6 +283,7 @@ def _action_term(item: object, i: int) -> ActionTerm:
     return ActionTerm(
         actuator=text(term["actuator"], where), kind=term["kind"], unit=text(term["unit"], f"{where}.unit"),
         scale=scale, offset=offset, lower=lower, upper=upper, **optional,
+        joint=None if term.get("joint") is None else text(term["joint"], f"{where}.joint"),
     )  # fmt: skip
 
 

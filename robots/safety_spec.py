@@ -56,6 +56,7 @@ class SafetySpec:
     tracking_seconds: float = 0.5  # [s] for which it must be farther before it is a fault: jammed, loose, or reversed
     watch: tuple[Watch, ...] = ()
     tilt: Tilt | None = None
+    unmeasured: tuple[str, ...] = ()  # position drives that begin at their offset: nothing measures where they stand
     monitor: MonitorSpec = field(default_factory=MonitorSpec)
 
 
@@ -81,6 +82,7 @@ def safety_from_dict(data: dict[str, Any] | None) -> SafetySpec:
         **{
             **data,
             "watch": tuple(Watch(**item) for item in data["watch"]),
+            "unmeasured": tuple(data.get("unmeasured", ())),
             "tilt": None if tilt is None else Tilt(tuple(tilt["quaternion"]), tilt["most"]),
             "monitor": MonitorSpec(**data["monitor"]),
         }

@@ -10,12 +10,13 @@ from robots.safety_spec import FAULT_RESPONSES, MONITOR_RESPONSES, MonitorSpec, 
 from robots.spec import RobotSpecError
 
 
-def parse_safety(data: object, channels: Collection[str]) -> SafetySpec:
+def parse_safety(data: object, channels: Collection[str], actuators: Collection[str]) -> SafetySpec:
     """Reads the section `safety`.
 
     Args:
         data: What YAML gave.
         channels: What the robot measures; only that can be watched.
+        actuators: What it drives.
 
     Returns:
         The checked record.
@@ -38,6 +39,10 @@ def parse_safety(data: object, channels: Collection[str]) -> SafetySpec:
             _watch(item, i, channels) for i, item in enumerate(sequence(given.get("watch", []), "safety.watch"))
         ),
         tilt=_tilt(given["tilt"], channels) if "tilt" in given else None,
+        unmeasured=tuple(
+            _one_of(name, actuators, "safety.unmeasured")
+            for name in sequence(given.get("unmeasured", []), "safety.unmeasured")
+        ),
         monitor=_monitor(given.get("monitor", {})),
     )
 

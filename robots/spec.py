@@ -67,6 +67,12 @@ class ActionTerm:
     slew: float | None = None  # [unit/s] fastest change of the command, None = unlimited
     kp: float | None = None  # [N m/rad] position gain of the drive, where kind is "position"
     kd: float | None = None  # [N m s/rad] damping gain of the drive
+    joint: str | None = None  # joint that it moves, None = the one that is called like the actuator
+
+    @property
+    def moves(self) -> str:
+        """The joint whose measured position and velocity say where this drive is."""
+        return self.actuator if self.joint is None else self.joint
 
 
 @dataclass(frozen=True)
@@ -274,6 +280,8 @@ class RobotSpec:
             del data["stretch"]  # robots from before this field keep their identity
         if self.reset.tool is None:
             del data["reset"]["tool"]  # the same
+        for term in data["action"]:
+            del term["joint"]  # the actuator's name says which one of the model it is
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -174,7 +174,7 @@ def _bounds(spec: RobotSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lower, upper = (np.full(len(spec.channels), np.nan) for _ in range(2))
     limited = np.zeros(len(spec.channels), dtype=bool)
     for term in spec.action:
-        i = place.get(f"joint_pos/{term.actuator}")
+        i = place.get(f"joint_pos/{term.moves}")
         if term.kind == "position" and i is not None:
             lower[i], upper[i] = term.lower, term.upper
     for limit in spec.joint_limits:

@@ -229,6 +229,39 @@ def test_a_limit_nothing_measures_is_told(arm: RobotSpec) -> None:
     assert SafetyLayer(arm).limits.unwatched == ("joint_pos/wrist",)
 
 
+def called_otherwise(arm: RobotSpec) -> RobotSpec:
+    """The same arm, with actuators that are not called like the joints they move."""
+    action = [dataclasses.replace(t, actuator=f"{t.actuator}_servo", joint=t.actuator) for t in arm.action]
+    return dataclasses.replace(arm, action=tuple(action))
+
+
+@pytest.mark.parametrize("kind", ["hold", "damp"])
+def test_a_drive_called_otherwise_is_where_its_joint_is(arm: RobotSpec, read: Read, kind: str) -> None:
+    """Soft start, tracking and damping look at the joint that an actuator moves, whatever it is called."""
+    config = SafetySpec(on_fault=kind, tracking=0.1, tracking_seconds=0.01, soft_start_seconds=1.0)
+    layers = [SafetyLayer(spec, config) for spec in (arm, called_otherwise(arm))]
+    for layer in layers:
+        assert layer.arm(read(0, joint_pos__shoulder=0.4), 0)
+    said = [[layer.limit(np.ones(3)).copy() for layer in layers]]
+    assert said[0][0][0] == pytest.approx(0.4, abs=0.05)
+    for tick in (1, 2):
+        for layer in layers:
+            layer.check_reading(read(tick, joint_pos__shoulder=-0.9, joint_vel__elbow=3.0), tick * TICK)
+        said.append([layer.limit(np.ones(3)).copy() for layer in layers])
+    for plain, other in said:
+        np.testing.assert_array_equal(plain, other)
+    assert [layer.fault.reason if layer.fault else None for layer in layers] == ["tracking_error"] * 2
+    assert all(layer.limits.unmeasured == () for layer in layers)
+
+
+def test_a_position_drive_that_nothing_measures_is_told(arm: RobotSpec) -> None:
+    """It would begin at its offset, wherever it is: somebody has to say that this is known."""
+    action = tuple(dataclasses.replace(term, actuator=f"{term.actuator}_servo") for term in arm.action)
+    lost = dataclasses.replace(arm, action=action)
+    assert SafetyLayer(lost).limits.unmeasured == ("shoulder_servo",)
+    assert SafetyLayer(lost, SafetySpec(unmeasured=("shoulder_servo",))).limits.unmeasured == ()
+
+
 @pytest.mark.parametrize(
     "config", [{"on_fault": "pray"}, {"stale_seconds": -1.0}, {"soft_start_seconds": float("nan")}]
 )

@@ -159,6 +159,7 @@ CHANGES = [
     ("control step too short", ("control_dt: 0.02", "control_dt: 0.001"), ["multiple"]),
     ("effort beyond the motor", ("lower: -15.0, upper: 15.0", "lower: -25.0, upper: 15.0"), ["-25 to 15", "-20 to 20"]),
     ("position beyond the servo", ("scale: 0.8, offset: -1.0", "scale: 1.5, offset: -1.0"), ["-2.5 to 0.5", "-2 to 0"]),
+    ("another joint than it moves", ("actuator: elbow,", "actuator: elbow, joint: shoulder,"), ["moves joint 'elbow'"]),
     ("effort to a servo", ("kind: position", "kind: effort"), ["needs a motor"]),
     ("activation of a motor", ("joint_vel: [shoulder, elbow]", "activation: [shoulder]"), ["0 activation states"]),
     ("model file", ("mjcf: arm.xml", "mjcf: leg.xml"), ["no model file", "leg.xml", "dm_control.suite"]),

@@ -11,6 +11,7 @@ from robots.safety_spec import MonitorSpec, SafetySpec, Tilt, Watch
 from robots.safety_yaml import parse_safety
 
 CHANNELS = ("joint_pos/hip", "sensor/q[0]", "sensor/q[1]", "sensor/q[2]", "sensor/q[3]", "sensor/load")
+ACTUATORS = ("hip", "gripper")
 
 
 def test_everything_there_is() -> None:
@@ -21,16 +22,18 @@ def test_everything_there_is() -> None:
             "fault_seconds": 3, "miss_seconds": 0.2, "on_fault": "damp", "tracking": 0.3, "tracking_seconds": 1,
             "watch": [{"channel": "sensor/load", "upper": 40, "reason": "overload"}],
             "tilt": {"quaternion": ["sensor/q[0]", "sensor/q[1]", "sensor/q[2]", "sensor/q[3]"], "most": 0.8},
+            "unmeasured": ["gripper"],
             "monitor": {"window_seconds": 2, "patience_seconds": 3, "quantile": 0.05, "response": "fault"},
         },
         CHANNELS,
+        ACTUATORS,
     )  # fmt: skip
     assert spec == SafetySpec(
         0.1, 2.0, 1.0, 0.05, 3.0, 0.2, "damp", 0.3, 1.0,
-        (Watch("sensor/load", None, 40.0, "overload"),), Tilt(CHANNELS[1:5], 0.8),
+        (Watch("sensor/load", None, 40.0, "overload"),), Tilt(CHANNELS[1:5], 0.8), ("gripper",),
         MonitorSpec(2.0, 3.0, "0.05", "fault"),
     )  # fmt: skip
-    assert parse_safety({}, CHANNELS) == SafetySpec()
+    assert parse_safety({}, CHANNELS, ACTUATORS) == SafetySpec()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,8 @@ def test_everything_there_is() -> None:
         ({"watch": [{"channel": "sensor/load", "lower": 1, "upper": 1}]}, "not below"),
         ({"tilt": {"quaternion": ["sensor/q[0]"], "most": 1}}, "w, x, y, z"),
         ({"tilt": {"quaternion": ["sensor/q[0]"] * 3 + ["sensor/z"], "most": 1}}, "not measured"),
+        ({"unmeasured": ["griper"]}, "hip, gripper"),
+        ({"unmeasured": "gripper"}, "safety.unmeasured"),
         ({"monitor": {"response": "shout"}}, "warn, fault"),
         ({"monitor": {"window_seconds": 0}}, "above 0"),
     ],
@@ -53,7 +58,7 @@ def test_everything_there_is() -> None:
 def test_what_is_not_legal(data: dict[str, Any], word: str) -> None:
     """Each mistake is named with what is legal."""
     with pytest.raises(RobotSpecError, match=word):
-        parse_safety(data, CHANNELS)
+        parse_safety(data, CHANNELS, ACTUATORS)
 
 
 def test_it_travels_and_does_not_change_who_the_robot_is() -> None:

@@ -107,6 +107,7 @@ def command(bundle: Path, **options: Any) -> None:
     link = link_options(spec, options, started)
     if options["wiring"]:
         sys.exit(_show_wiring(spec, link, options["as_json"]))
+    _tell_unmeasured(spec, options)
     with contextlib.ExitStack() as stack:
         # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
         box, observer = _watched(loaded, spec, options, started, stack)
@@ -142,13 +143,31 @@ def _run(
 
     spec = backend.spec
     safety = SafetyLayer(spec)
-    for channel in safety.limits.unwatched:
-        click.echo(f"gcl: {channel} has a limit but is not measured, so nothing watches it", err=True)
     successor = _successor(loaded, policy, reward, spec, options)
     return run(
         backend, policy, spec, seconds=options["seconds"], reward=reward, safety=safety, monitor=successor.monitor,
         options=how,
     )  # fmt: skip
+
+
+def _tell_unmeasured(spec: RobotSpec, options: dict[str, Any]) -> None:
+    """Says what nothing measures; on a robot, a drive that would have to begin from anywhere is refused."""
+    from export.safety_limits import SafetyError, SafetyLimits
+
+    limits = SafetyLimits.from_spec(spec)
+    for channel in limits.unwatched:
+        click.echo(f"gcl: {channel} has a limit but is not measured, so nothing watches it", err=True)
+    if not limits.unmeasured:
+        return
+    drives = ", ".join(limits.unmeasured)
+    unknown = f"nothing measures where {drives} stands, so it would begin at its offset, wherever it is"
+    if options["backend"] in ("sim", "mock") or options["dry_run"]:
+        click.echo(f"gcl: {unknown}; on a robot this is refused", err=True)
+        return
+    raise SafetyError(
+        f"{unknown}. In robot.yaml, name the `joint` that it moves and observe its joint_pos, or say that you know, "
+        f"under `safety`: `unmeasured: [{drives}]`"
+    )
 
 
 def _show_wiring(spec: RobotSpec, link: LinkOptions, as_json: bool) -> int:

@@ -26,7 +26,7 @@ def robot_of(spec: RobotSpec, options: dict[str, Any]) -> RobotSpec:
             raise RobotSpecError(
                 f"the bundle is for {ours}, --robot {options['robot']} is {theirs}: export again for this robot"
             )
-        spec = dataclasses.replace(spec, directory=wanted.directory, safety=wanted.safety)
+        spec = dataclasses.replace(spec, directory=wanted.directory, action=wanted.action, safety=wanted.safety)
     elif spec.name in robot_names() and load_robot(spec.name).sha256 == spec.sha256:
         spec = dataclasses.replace(spec, directory=load_robot(spec.name).directory)
     safety = spec.safety

@@ -103,6 +103,7 @@ def check(path: str, as_json: bool) -> None:
       gcl robots check my_robot/robot.yaml
       gcl robots check cheetah --json
     """
+    from robots.channels import unsaid_joints
     from robots.endless_joints import endless_angles
     from robots.model import compile_model, substeps
 
@@ -115,9 +116,9 @@ def check(path: str, as_json: bool) -> None:
         "substeps": substeps(spec, model),
         "beginnings": _try_resets(spec),
     }
-    endless = endless_angles(spec, model)
+    endless, unsaid = endless_angles(spec, model), unsaid_joints(spec, model)
     if as_json:
-        click.echo(json.dumps({"ok": True, "endless_angles": endless} | facts))
+        click.echo(json.dumps({"ok": True, "endless_angles": endless, "unsaid_joints": unsaid} | facts))
         return
     _print(spec, facts)
     click.echo(f"{spec.name}: every name is in the model, and episodes can begin")
@@ -125,6 +126,12 @@ def check(path: str, as_json: bool) -> None:
         click.echo(
             f"note: {name} is the angle of a joint without limits, which counts turns; if it can turn round, observe "
             "it with transform: cos and transform: sin",
+            err=True,
+        )
+    for actuator, joint in unsaid.items():
+        click.echo(
+            f"note: {actuator} moves the joint {joint}: say so, `joint: {joint}`, or the safety layer does not know "
+            "where that drive stands",
             err=True,
         )
 

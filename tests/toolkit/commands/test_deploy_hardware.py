@@ -1,5 +1,6 @@
 """`gcl deploy --hardware`: a bundle drives emulated servos through a guardian; the wiring check moves none of them."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,11 +21,12 @@ from servo_emulator import ServoEmulator
 from export.signature import new_key_pair
 from export.to_onnx import write_bundle
 from robots.robot_yaml import parse_robot
+from robots.spec import RobotSpec
 
 GCL = [sys.executable, "-c", "from toolkit.cli import main; main()"]
 ROOT = Path(__file__).parents[3]
 # A period that a busy machine keeps, and patience for an emulator that shares its cores
-SPEC = parse_robot({
+YAML = {
     "name": "arm", "mjcf": "arm.xml", "control_dt": 0.04, "episode_seconds": 5,
     "observation": [
         {"name": "position", "joint_pos": ["shoulder", "elbow"], "unit": "rad"},
@@ -35,7 +37,8 @@ SPEC = parse_robot({
         for name in ("shoulder", "elbow")
     ],
     "safety": {"watchdog_seconds": 1.0, "stale_seconds": 2.0, "miss_seconds": 10, "soft_start_seconds": 0.2},
-})  # fmt: skip
+}  # fmt: skip
+SPEC = parse_robot(YAML)
 
 
 class Reach(torch.nn.Module):
@@ -50,13 +53,17 @@ class Reach(torch.nn.Module):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("hardware") / "arm.bundle"
+    _write(path, SPEC)
+    return path
+
+
+def _write(path: Path, spec: RobotSpec) -> None:
     parts: Any = SimpleNamespace(
-        policy_module=Reach(), reward_module=Reach(), spec=SPEC, settings={}, demos={},
+        policy_module=Reach(), reward_module=Reach(), spec=spec, settings={}, demos={},
         sample_observations=np.random.default_rng(0).normal(size=(80, SPEC.obs_dim)),
         sample_actions=np.zeros((80, SPEC.act_dim)),
     )  # fmt: skip
     write_bundle(path, parts)
-    return path
 
 
 @pytest.fixture
@@ -145,6 +152,34 @@ def test_refusals(bundle: Path, hardware: Path, words: list[str], message: str) 
     given = [str(hardware) if word == "HARDWARE" else word for word in words]
     result = CliRunner().invoke(main, ["deploy", str(bundle), *given])
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_a_drive_that_could_be_anywhere_is_refused_on_the_robot_and_told_elsewhere(
+    hardware: Path, servos: ServoEmulator, tmp_path: Path
+) -> None:
+    """Its first command would be its offset. The robot.yaml that names its joint makes the same bundle go."""
+    action = tuple(dataclasses.replace(term, actuator=f"{term.actuator}_servo") for term in SPEC.action)
+    bundle = tmp_path / "lost.bundle"
+    _write(bundle, dataclasses.replace(SPEC, action=action))
+    wiring = yaml.safe_load(hardware.read_text())
+    for joint, wire in list(wiring["joints"].items()):
+        wiring["joints"][f"{joint}_servo"] = wire
+    hardware.write_text(yaml.safe_dump(wiring))
+    refused = start(bundle, "--hardware", hardware, "--seconds", "1", cwd=tmp_path)
+    said, errors = refused.communicate(timeout=90)
+    assert refused.returncode == 2 and "where shoulder_servo, elbow_servo stands" in errors, said + errors
+    assert "unmeasured: [shoulder_servo, elbow_servo]" in errors and not servos.told("goal")
+    dry = start(bundle, "--hardware", hardware, "--seconds", "0.5", "--dry-run", cwd=tmp_path)
+    said, errors = dry.communicate(timeout=90)
+    assert "on a robot this is refused" in errors and "sending nothing" in said, said + errors
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump({
+        **YAML, "action": [{**term, "actuator": f"{term['actuator']}_servo", "joint": term["actuator"]}
+                           for term in YAML["action"]],
+    }))  # fmt: skip
+    goes = start(bundle, "--hardware", hardware, "--seconds", "1", "--robot", "robot.yaml", cwd=tmp_path)
+    said, errors = goes.communicate(timeout=90)
+    assert goes.returncode == 0, said + errors
+    assert abs(next(goal[2] for goal in servos.told("goal") if 2 in goal) - 2148) <= 1
 
 
 def test_only_trusted_bundles_run(bundle: Path, tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_check(tmp_path: Path) -> None:
     assert facts["ok"] and facts["substeps"] == 5 and facts["model"] == str(tmp_path / "toy.xml")
 
 
+def test_check_notes_joints_that_nobody_names(tmp_path: Path) -> None:
+    """A servo that is not called like its joint: until robot.yaml names that, nobody knows where it stands."""
+    (tmp_path / "toy.xml").write_text(MJCF.replace("motor name='hip'", "position name='servo'"))
+    for said, noted in (("", {"servo": "hip"}), ("joint: hip, ", {})):
+        action = f"{{actuator: servo, {said}kind: position, unit: rad, scale: 1}}"
+        yaml = YAML.replace("{actuator: hip, kind: effort, unit: N m, scale: 1}", action)
+        (tmp_path / "robot.yaml").write_text(yaml)
+        assert json.loads(gcl("check", str(tmp_path), "--json").output)["unsaid_joints"] == noted
+        assert ("`joint: hip`" in gcl("check", str(tmp_path)).stderr) == bool(noted)
+    assert json.loads(gcl("check", "quadruped", "--json").output)["unsaid_joints"] == {}
+
+
 @pytest.mark.parametrize(("robot", "noted"), [("cheetah", ["position/rooty"]), ("reacher", [])])
 def test_check_notes_angles_that_count_turns(robot: str, noted: list[str]) -> None:
     """A joint without limits that is observed as a plain angle is named, with what to write instead."""
