@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ class StoreReader:
     def chain_sha256(self) -> str:
         """Hex digest of all episodes in order: c_k = SHA256(c_{k-1} || sha_k), c_0 = the robot's."""
         return self.attributes["chain_sha256"]
+
+    def begins_with(self, count: int, chain_sha256: str) -> bool:
+        """Whether the first `count` episodes are those of a store whose `chain_sha256` was this one."""
+        if count > self.n_episodes:
+            return False
+        chain = bytes.fromhex(self.spec_sha256)
+        for digest in self.read("meta/sha256")[:count]:
+            chain = hashlib.sha256(chain + digest.tobytes()).digest()
+        return chain.hex() == chain_sha256
 
     @property
     def spec_sha256(self) -> str:
@@ -189,6 +199,14 @@ class StoreReader:
     def column(self, name: str) -> np.ndarray:
         """The committed rows of a column of `meta/`, (n_episodes, ...)."""
         return self.read(f"meta/{name}")
+
+    def digests(self) -> list[bytes]:
+        """`Episode.sha256` of each committed episode, by which one that is here already is known."""
+        return [row.tobytes() for row in self.column("sha256")]
+
+    def note(self, index: int) -> dict[str, Any] | None:
+        """What was noted about where an episode comes from; None if nothing was."""
+        return self.attributes.get("notes", {}).get(str(index))
 
     def check_indices(self, indices: Iterable[int]) -> list[int]:
         """Refuses episodes that are not there.

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.settings import at_least_1, build, put, require
+from toolkit.settings import above_0, at_least_0, at_least_1, build, one_of, put, require
 
 ADVERSARIAL = ("gan-gcl", "gcl", "gail", "airl")  # learn a reward from demos, and a policy against it
 FROM_DEMOS = (*ADVERSARIAL, "bc", "constant")
@@ -40,6 +40,12 @@ class PolicyConfig:
     """Ceiling of log std: actions beyond [-1, 1] are clipped, so more noise would only look like entropy."""
     warm_start: int = 10_000
     """Gradient steps of behaviour cloning before the policy acts; 0 starts from nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuses values no run can use."""
+        at_least_0("policy.warm_start", self.warm_start)
+        low, start, high = self.log_std_min, self.log_std_init, self.log_std_max
+        require(low <= start <= high, f"policy.log_std_init {start}; must be from log_std_min {low} to _max {high}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,21 @@ class RewardConfig:
     guides a new policy. 0 for the last r_psi alone."""
     expert_log_q: str = "fresh"
     """Under which policy the expert is scored: the present one, or "stale", the first (the published fault)."""
+
+    def __post_init__(self) -> None:
+        """Refuses values no run can use."""
+        for name in ("updates", "batch_steps"):
+            at_least_1(f"reward.{name}", getattr(self, name))
+        for name in ("alpha", "learning_rate"):
+            above_0(f"reward.{name}", getattr(self, name))
+        for name in ("gradient_penalty", "expert_jitter", "segment", "panel"):
+            at_least_0(f"reward.{name}", getattr(self, name))
+        for name, legal in (("inputs", REWARD_INPUTS), ("log_z", LOG_Z), ("expert_log_q", EXPERT_LOG_Q)):
+            one_of(f"reward.{name}", getattr(self, name), legal)
+        longest, temper = 1.0 - _EXACT_SHARE, self.temper
+        require(0.0 <= self.anneal <= longest, f"reward.anneal {self.anneal}; must be in [0, {longest}]")
+        require(temper is None or 0.0 < temper <= 1.0, f"reward.temper {temper}; must be in (0, 1]")
+        require(0.0 <= self.memory < 1.0, f"reward.memory {self.memory}; must be in [0, 1)")
 
     @property
     def batch_segments(self) -> int:
@@ -147,6 +168,17 @@ class PpoConfig:
     max_grad_norm: float = 1.0
     """Gradient norm is clipped to this."""
 
+    def __post_init__(self) -> None:
+        """Refuses values no run can use."""
+        for name in ("num_envs", "horizon", "epochs", "minibatches"):
+            at_least_1(f"ppo.{name}", getattr(self, name))
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            above_0(f"ppo.{name}", getattr(self, name))
+        for name in ("head_start", "demo_weight", "demo_fade", "restarts", "target_kl", "value_weight"):
+            at_least_0(f"ppo.{name}", getattr(self, name))
+        require(0.0 < self.discount <= 1.0, f"ppo.discount {self.discount}; must be in (0, 1]")
+        require(0.0 <= self.gae_lambda <= 1.0, f"ppo.gae_lambda {self.gae_lambda}; must be in [0, 1]")
+
 
 @dataclass(frozen=True)
 class SacConfig:
@@ -197,10 +229,11 @@ class SacConfig:
         for name in ("discount", "tau"):
             require(0.0 < getattr(self, name) <= 1.0, f"sac.{name} {getattr(self, name)}; must be in (0, 1]")
         for name in ("head_start", "negatives_rows", "clone_weight"):
-            require(getattr(self, name) >= 0, f"sac.{name} {getattr(self, name)}; must be >= 0")
-        require(self.updates_per_step > 0.0, f"sac.updates_per_step {self.updates_per_step}; must be positive")
+            at_least_0(f"sac.{name}", getattr(self, name))
+        for name in ("updates_per_step", "policy_learning_rate", "critic_learning_rate"):
+            above_0(f"sac.{name}", getattr(self, name))
         require(0.0 <= self.demo_share < 1.0, f"sac.demo_share {self.demo_share}; must be in [0, 1)")
-        require(self.negatives in NEGATIVES, f"sac.negatives {self.negatives!r}; legal are {', '.join(NEGATIVES)}")
+        one_of("sac.negatives", self.negatives, NEGATIVES)
 
 
 @dataclass(frozen=True)
@@ -257,52 +290,26 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuses values no run can use."""
-        require(self.objective in OBJECTIVES, f"objective {self.objective!r}; legal are {', '.join(OBJECTIVES)}")
-        require(self.generator in GENERATORS, f"generator {self.generator!r}; legal are {', '.join(GENERATORS)}")
+        for name, legal in (("objective", OBJECTIVES), ("generator", GENERATORS), ("weighting", WEIGHTINGS)):
+            one_of(name, getattr(self, name), legal)
         require(
             self.generator == "ppo" or self.objective != "task-reward",
             'generator "sac" keeps no rewards, so it cannot learn objective "task-reward"; use generator "ppo"',
         )
-        require(self.weighting in WEIGHTINGS, f"weighting {self.weighting!r}; legal are {', '.join(WEIGHTINGS)}")
         for name in ("total_steps", "threads", "checkpoint_every"):
             at_least_1(name, getattr(self, name))
-        require(
-            self.episode_steps is None or self.episode_steps >= 0,
-            f"episode_steps {self.episode_steps}; must be >= 1, or 0 for whole episodes",
-        )
+        at_least_0("seed", self.seed)
+        at_least_0("episode_steps", self.episode_steps or 0)
         require(self.holdout is None or 0.0 <= self.holdout < 1.0, f"holdout {self.holdout}; must be in [0, 1)")
         require(self.device.split(":")[0] in DEVICES, f"device {self.device!r}; legal are {', '.join(DEVICES)}, cuda:1")
-        reward, ppo = self.reward, self.ppo
-        require(
-            reward.inputs in REWARD_INPUTS, f"reward.inputs {reward.inputs!r}; legal are {', '.join(REWARD_INPUTS)}"
-        )
-        require(reward.log_z in LOG_Z, f"reward.log_z {reward.log_z!r}; legal are {', '.join(LOG_Z)}")
-        require(
-            reward.expert_log_q in EXPERT_LOG_Q,
-            f"reward.expert_log_q {reward.expert_log_q!r}; legal are {', '.join(EXPERT_LOG_Q)}",
-        )
-        longest = 1.0 - _EXACT_SHARE
-        require(0.0 <= reward.anneal <= longest, f"reward.anneal {reward.anneal}; must be in [0, {longest}]")
-        require(reward.segment >= 0, f"reward.segment {reward.segment}; must be >= 1, or 0 for the whole episode")
-        require(reward.alpha > 0.0, f"reward.alpha {reward.alpha}; must be positive")
-        require(
-            reward.temper is None or 0.0 < reward.temper <= 1.0, f"reward.temper {reward.temper}; must be in (0, 1]"
-        )
-        require(0.0 <= reward.memory < 1.0, f"reward.memory {reward.memory}; must be in [0, 1)")
+        reward = self.reward
         require(
             reward.memory == 0.0 or self.generator == "ppo",
             f'reward.memory {reward.memory} with generator "sac", whose replay is its memory; set it to 0',
         )
-        require(reward.panel >= 0, f"reward.panel {reward.panel}; must be >= 0")
         for name in ("memory", "panel"):
             fits = getattr(reward, name) == 0 or self.objective in ADVERSARIAL
             require(fits, f"reward.{name} with objective {self.objective!r}; it goes with {', '.join(ADVERSARIAL)}")
-        for name in ("updates", "batch_steps"):
-            at_least_1(f"reward.{name}", getattr(reward, name))
-        for name in ("num_envs", "horizon", "epochs", "minibatches"):
-            at_least_1(f"ppo.{name}", getattr(ppo, name))
-        require(ppo.restarts >= 0, f"ppo.restarts {ppo.restarts}; must be >= 0")
-        require(0.0 < ppo.discount <= 1.0, f"ppo.discount {ppo.discount}; must be in (0, 1]")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready data; `config_from_dict` is the inverse."""

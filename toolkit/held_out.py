@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from demos.agreement import first_copies
 from demos.episode import Episode
 from demos.segments import SegmentSampler
 
@@ -41,9 +42,8 @@ def split(episodes: Sequence[Episode], weights: Sequence[float], share: float, s
     Returns:
         Both parts.
     """
-    lengths = [episode.length for episode in episodes]
     train, held_out = hold_out(episodes, share, segment, seed)
-    train_weights, held_out_weights = hold_out_weights(lengths, weights, share, segment, seed)
+    train_weights, held_out_weights = hold_out_weights(episodes, weights, share, segment, seed)
     return Split(train, train_weights, held_out, held_out_weights)
 
 
@@ -51,7 +51,8 @@ def hold_out(episodes: Sequence[Episode], share: float, segment: int, seed: int)
     """Splits demos into a part to learn from and a part to measure on.
 
     Short segments: a random stretch of each demo is held out, so that even one demo can be split. Where a stretch would
-    be shorter than a segment, whole demos are held out instead, and none if there is only one.
+    be shorter than a segment, whole demos are held out instead, and none if there is only one. Of a demo that is there
+    twice, the same is held out of both: nothing is learned from what is measured on.
 
     Args:
         episodes: All demos.
@@ -62,17 +63,17 @@ def hold_out(episodes: Sequence[Episode], share: float, segment: int, seed: int)
     Returns:
         Episodes to learn from and episodes held out (possibly none).
     """
-    train, held_out = _pieces([episode.length for episode in episodes], share, segment, seed)
+    train, held_out = _pieces(episodes, share, segment, seed)
     return [_taken(episodes, piece) for piece in train], [_taken(episodes, piece) for piece in held_out]
 
 
 def hold_out_weights(
-    lengths: Sequence[int], weights: Sequence[float], share: float, segment: int, seed: int
+    episodes: Sequence[Episode], weights: Sequence[float], share: float, segment: int, seed: int
 ) -> tuple[list[float], list[float]]:
     """The weights of the parts that `hold_out` makes of demos: each part has that of the demo it comes from.
 
     Args:
-        lengths: Steps of each demo.
+        episodes: All demos.
         weights: Of each demo.
         share: As given to `hold_out`.
         segment: As given to `hold_out`.
@@ -81,28 +82,33 @@ def hold_out_weights(
     Returns:
         A weight for each episode to learn from and for each held out, in the order of `hold_out`.
     """
-    train, held_out = _pieces(lengths, share, segment, seed)
+    train, held_out = _pieces(episodes, share, segment, seed)
     return [float(weights[piece[0]]) for piece in train], [float(weights[piece[0]]) for piece in held_out]
 
 
-def _pieces(lengths: Sequence[int], share: float, segment: int, seed: int) -> tuple[list[_Piece], list[_Piece]]:
+def _pieces(episodes: Sequence[Episode], share: float, segment: int, seed: int) -> tuple[list[_Piece], list[_Piece]]:
     """What to learn from and what to hold out, as (demo, first step, step after the last)."""
-    rng = np.random.default_rng([seed, 0x401D])
+    rng, lengths = np.random.default_rng([seed, 0x401D]), [episode.length for episode in episodes]
     whole = [(i, 0, length) for i, length in enumerate(lengths)]
     if share == 0.0:
         return whole, []
     if all(length >= 4 * segment for length in lengths):
         train: list[_Piece] = []
         held_out: list[_Piece] = []
-        for i, steps in enumerate(lengths):
+        starts: list[int] = []
+        for i, (steps, first) in enumerate(zip(lengths, first_copies(episodes), strict=True)):
             length = max(segment, round(share * steps))
             start = int(rng.integers(0, steps - length + 1))
+            starts.append(start if first == i else starts[first])
+            start = starts[i]
             held_out.append((i, start, start + length))
             train += [(i, a, b) for a, b in ((0, start), (start + length, steps)) if b - a >= segment]
         return train, held_out
     count = min(max(1, round(share * len(lengths))), len(lengths) - 1)
-    chosen = set(rng.permutation(len(lengths))[:count].tolist())
-    return [piece for piece in whole if piece[0] not in chosen], [piece for piece in whole if piece[0] in chosen]
+    copies = first_copies(episodes)
+    chosen = {copies[i] for i in rng.permutation(len(lengths))[:count].tolist()}
+    kept = [piece for piece in whole if copies[piece[0]] not in chosen]
+    return (kept, [piece for piece in whole if copies[piece[0]] in chosen]) if kept else (whole, [])
 
 
 def _taken(episodes: Sequence[Episode], piece: _Piece) -> Episode:

@@ -66,7 +66,10 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         for row in csv.DictReader(file):
             if None in row or None in row.values() or "" in row.values():
                 break
-            rows.append({key: float(value) for key, value in row.items()})
+            try:
+                rows.append({key: float(value) for key, value in row.items()})
+            except ValueError:  # torn inside its last number
+                break
     return rows
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import itertools
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from demos.durable import WriterLock
 from demos.episode import Episode
 from robots.spec import RobotSpec
 from toolkit import checkpoint as checkpoints
@@ -110,6 +113,9 @@ class Run(Generic[AnyLearner]):
             changes = "; ".join(f"{key}: was {theirs[key]}, now {ours[key]}" for key in differ)
             raise TrainingError(f"{self.folder}: cannot resume with other settings ({changes})")
         self.trainer.load_state_dict(saved.state["trainer"])
+        if self.trainer.iteration > self.trainer.iterations:
+            done, wanted = self.trainer.steps, self.trainer.config.total_steps
+            raise TrainingError(f"{self.folder}: it has made {done:,} steps already; steps {wanted:,} are less")
         self.seconds = saved.state["seconds"]
 
     def save(self) -> None:
@@ -128,7 +134,7 @@ class Run(Generic[AnyLearner]):
     def train(
         self, on_progress: OnProgress, eval_every: int, eval_episodes: int, seconds: float | None = None
     ) -> list[dict[str, float]]:
-        """Trains to the end, or until Ctrl-C, which saves first.
+        """Trains to the end, or until Ctrl-C or SIGTERM, which save first; a second one ends at once.
 
         Args:
             on_progress: Called after each iteration with the trainer, its metrics and the evaluation if one was due.
@@ -140,46 +146,74 @@ class Run(Generic[AnyLearner]):
             The evaluations so far, as rows of `evaluations.csv`.
 
         Raises:
+            StoreError: Another process is training in the folder.
             CheckpointError: A checkpoint could not be written; the last one is intact.
+            TrainingError: The policy's weights are not numbers any more; the last checkpoint is intact.
         """
         trainer = self.trainer
-        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(self.folder / ".lock", str(self.folder))
         (self.folder / "config.json").write_text(json.dumps(trainer.config.to_dict(), indent=2) + "\n")
         evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
         log = MetricsLog(self.folder, trainer.iteration)
 
         def on_iteration(trainer: Learner, metrics: dict[str, float]) -> bool:
             self.seconds += sum(value for name, value in metrics.items() if name.startswith("time/"))
+            self._check_finite()
             log.add(trainer.iteration, trainer.steps, metrics)
             out_of_time = seconds is not None and self.seconds >= seconds
             last = out_of_time or trainer.iteration == trainer.iterations
+            due = eval_every > 0 and (trainer.iteration % eval_every == 0 or last)
+            if due or last or trainer.iteration % trainer.config.checkpoint_every == 0:
+                self.save()  # before an evaluation, which takes a while and may fail
             evaluation = None
-            if eval_every and (trainer.iteration % eval_every == 0 or last):
+            if due:
                 evaluation = self._evaluate(eval_episodes)
                 evaluations.append(self._row(evaluation))
                 _write_evaluations(self.folder, evaluations)
-            if last or self.interrupted or trainer.iteration % trainer.config.checkpoint_every == 0:
-                self.save()
             on_progress(trainer, metrics, evaluation)
             return not (self.interrupted or out_of_time)
 
-        if trainer.iterations == 0:  # cloning is all there is to it, and it is done
-            if eval_every:
-                evaluations = [self._row(self._evaluate(eval_episodes))]
-                _write_evaluations(self.folder, evaluations)
-            self.save()
-        previous = signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            while trainer.iteration < trainer.iterations and on_iteration(trainer, trainer.iterate()):
-                pass
-        finally:
-            signal.signal(signal.SIGINT, previous)
-            log.close()
+        with self._signals():
+            try:
+                if trainer.iterations == 0:  # cloning is all there is to it, and it is done
+                    self.save()
+                while trainer.iteration < trainer.iterations and on_iteration(trainer, trainer.iterate()):
+                    pass
+                if self.interrupted:
+                    self.save()
+                # Also where an earlier session ended after its last checkpoint and before its last evaluation
+                measured = bool(evaluations) and evaluations[-1]["iteration"] == trainer.iteration
+                if eval_every and trainer.iteration >= trainer.iterations and not measured:
+                    evaluations.append(self._row(self._evaluate(eval_episodes)))
+                    _write_evaluations(self.folder, evaluations)
+            finally:
+                log.close()
+                lock.release()
         return evaluations
 
-    def _interrupt(self, *_: object) -> None:
-        # The iteration under way is finished first, so that what is saved is a whole one.
-        self.interrupted = True
+    def _check_finite(self) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.trainer.policy.parameters()):
+            raise TrainingError(
+                f"{self.folder}: at iteration {self.trainer.iteration} weights of the policy are not numbers any more; "
+                "what was saved last is from before that, and a smaller learning rate may get past it"
+            )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The iteration under way is finished first, so that what is saved is a whole one."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def on_signal(number: int, _: object) -> None:
+            self.interrupted = True
+            signal.signal(number, before[signal.Signals(number)])
+
+        for number in before:
+            signal.signal(number, on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _evaluate(self, episodes: int) -> Evaluation:
         policy = self.trainer.policy
@@ -203,7 +237,7 @@ class Run(Generic[AnyLearner]):
 
 
 def new_folder(name: str) -> Path:
-    """A fresh folder `runs/<name>-<UTC time>`; not made yet.
+    """A fresh folder `runs/<name>-<UTC time>`, made at once: who begins in the same second gets another one.
 
     Args:
         name: What the run is about.
@@ -211,7 +245,12 @@ def new_folder(name: str) -> Path:
     Returns:
         The path.
     """
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    first = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    for folder in itertools.chain([first], (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("there is always a next number")
 
 
 def read_evaluations(folder: Path) -> list[dict[str, float]]:
@@ -239,7 +278,9 @@ def _identity(spec: RobotSpec, demos: dict[str, Any], config: TrainConfig) -> di
         "terminate": spec.terminate,
         "demos": demos.get("chain_sha256"),
         "count": demos.get("used"),
+        "excluded": demos.get("excluded"),
         "background": demos.get("background", {}).get("chain_sha256"),
+        "excluded of the background": demos.get("background", {}).get("excluded"),
         "reward": demos.get("reward_sha256"),
         "start": demos.get("start"),
         **_flat(config),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
+from collections.abc import Collection
 from typing import Any
 
 from robots.spec import ToolkitError
@@ -108,6 +110,21 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def one_of(name: str, value: str, legal: Collection[str]) -> None:
+    """Raises ConfigError unless the setting `name` is among `legal`."""
+    require(value in legal, f"{name} {value!r}; legal are {', '.join(legal)}")
+
+
 def at_least_1(name: str, value: int | None) -> None:
     """Raises ConfigError if the setting `name` is a number below 1."""
     require(value is None or value >= 1, f"{name} {value}; must be at least 1")
+
+
+def above_0(name: str, value: float) -> None:
+    """Raises ConfigError unless the setting `name` is a positive, finite number."""
+    require(0.0 < value < math.inf, f"{name} {value}; must be positive")
+
+
+def at_least_0(name: str, value: float) -> None:
+    """Raises ConfigError unless the setting `name` is 0 or a positive, finite number."""
+    require(0.0 <= value < math.inf, f"{name} {value}; must be >= 0")

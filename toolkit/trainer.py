@@ -198,7 +198,7 @@ class Trainer:
         state = checkpoint.state["trainer"]
         try:
             self.policy.load_state_dict(state["policy"])
-            if self.value is not None and state["value"] is not None:
+            if self.value is not None and state.get("value") is not None:
                 self.value.load_state_dict(state["value"])
         except (RuntimeError, KeyError) as error:
             raise TrainingError(
@@ -306,6 +306,10 @@ def _check(
     frozen_reward: FrozenReward | None,
 ) -> None:
     objective = config.objective
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise TrainingError(f"device {config.device}: torch {torch.__version__} sees no GPU here; cpu works anywhere")
+    if spec.terminate and config.acting.discount == 1.0 and objective in ADVERSARIAL:
+        raise TrainingError(f"{spec.name} has a `terminate`: what comes after an end needs a discount below 1")
     if objective != "task-reward" and task_reward is not None:
         raise TrainingError(f"objective {objective!r} must never see the true reward")
     if objective == "offline":

@@ -175,18 +175,19 @@ def _doubts(e: Evidence, limits: Thresholds) -> list[str]:
     return doubts
 
 
-def write_verdict(folder: Path, verdict: Verdict) -> Path:
+def write_verdict(folder: Path, verdict: Verdict, judged_by: dict[str, Any]) -> Path:
     """Writes `verdict.json` into a run folder: the old one or the new one, never half.
 
     Args:
         folder: The run folder.
         verdict: What to write.
+        judged_by: Identity of the demos that it rests on.
 
     Returns:
         The file.
     """
     path = folder / FILE_NAME
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n")
+    partial.write_text(json.dumps(verdict.to_dict() | {"judged_by": judged_by}, indent=2) + "\n")
     partial.replace(path)
     return path

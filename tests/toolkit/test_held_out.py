@@ -35,3 +35,15 @@ def test_parts_carry_the_weight_of_their_episode(segment: int, whole: bool):
 def test_nothing_held_out_is_no_sampler():
     parts = split([episode(0)], [1.0], 0.0, 8, seed=0)
     assert parts.held_out == [] and parts.samplers(8)[1] is None
+
+
+@pytest.mark.parametrize("segment", [8, 60])
+def test_of_a_demo_that_is_there_twice_nothing_is_on_both_sides(segment: int):
+    """The same stretch of each copy is held out, or all copies; of copies of one demo alone nothing."""
+    parts = split([episode(i) for i in (0, 1, 0, 2, 1)], [0.2] * 5, 0.25, segment, seed=0)
+    learned, kept = (
+        {(e.actions[0, 0], step) for e in part for step in e.observations[:-1, 0]}
+        for part in (parts.train, parts.held_out)
+    )
+    assert kept and not learned & kept
+    assert split([episode(0), episode(0)], [0.5, 0.5], 0.25, 60, seed=0).held_out == []

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from small_training import SMALL
+from small_training import SMALL, SPEC, episodes, trainer
 
-from demos.episode import Episode, EpisodeError
+from demos.episode import EpisodeError
 from robots.robot_yaml import load_robot
 from robots.spec import ToolkitError
 from toolkit import checkpoint as checkpoints
@@ -30,26 +29,6 @@ from toolkit.run import Run
 from toolkit.sac import SacLearner
 from toolkit.settings import ConfigError
 from toolkit.trainer import Trainer, TrainingError, resolve
-
-SPEC = load_robot("cartpole")
-
-
-def episodes(count: int = 2, length: int = 120, **changes: Any) -> list[Episode]:
-    rng = np.random.default_rng(0)
-    made = [
-        Episode(
-            observations=rng.normal(size=(length + 1, SPEC.obs_dim)).astype(np.float32),
-            actions=rng.uniform(-1, 1, (length, SPEC.act_dim)).astype(np.float32),
-            timestamps=np.arange(length + 1) * SPEC.control_dt,
-            ended_by="truncation",
-        )
-        for _ in range(count)
-    ]
-    return [dataclasses.replace(episode, **changes) for episode in made]
-
-
-def trainer(demos: list[Episode] | None = None, *settings: str) -> Trainer:
-    return Trainer(SPEC, with_settings(TrainConfig(), [*SMALL, *settings]), episodes() if demos is None else demos)
 
 
 def numbers(run: Trainer) -> torch.Tensor:
@@ -295,7 +274,7 @@ def test_weights_follow_the_pieces(share: float):
     demos = episodes(3)
     weights = [1.0, 0.5, 0.01]
     parts = hold_out(demos, share, 8, seed=0)
-    for part, weighed in zip(parts, hold_out_weights([120] * 3, weights, share, 8, seed=0), strict=True):
+    for part, weighed in zip(parts, hold_out_weights(demos, weights, share, 8, seed=0), strict=True):
         rows = [[tuple(row) for row in e.actions] for e in demos]
         owners = [next(i for i in range(3) if tuple(e.actions[0]) in rows[i]) for e in part]
         assert weighed == [weights[i] for i in owners]

@@ -247,10 +247,11 @@ def test_an_expert_run_cannot_be_judged(demos: list[Episode]):
 def test_file_holds_everything(tmp_path: Path):
     """verdict.json is the record, word first, and replaces an older one whole."""
     found = decide(GOOD)
-    write_verdict(tmp_path, decide(changed(broken=1.0)))
-    path = write_verdict(tmp_path, found)
+    write_verdict(tmp_path, decide(changed(broken=1.0)), {})
+    path = write_verdict(tmp_path, found, {"path": "some.zarr"})
     data = json.loads(path.read_text())
     assert list(data)[:2] == ["word", "reasons"]
+    assert data.pop("judged_by") == {"path": "some.zarr"}
     assert set(data) == {field.name for field in dataclasses.fields(Verdict)}
     assert data["held_out_auc"] == 0.6 and data["word"] == "converged"
     assert [p.name for p in tmp_path.iterdir()] == ["verdict.json"]

@@ -132,6 +132,8 @@ def config_from_options(options: dict[str, Any], defaults: Sequence[str] = ()) -
     data = TrainConfig().to_dict()
     for setting in (*defaults, *((f"total_steps={GUIDE_STEPS}", *GUIDE) if options["guide"] else ())):
         put(data, setting)
+    if (resumed := options.get("resumed")) is not None:
+        data["total_steps"] = resumed.total_steps
     if options["config_file"] is not None:
         _put_file(data, options["config_file"])
     named = {

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robots.spec import ToolkitError
 from toolkit.commands.verdict import show_verdict
 
 if TYPE_CHECKING:
+    from toolkit.config import TrainConfig
     from toolkit.run import Run
     from toolkit.trainer import Trainer
 
@@ -51,9 +53,13 @@ _EVALUATIONS = 20  # per run, unless told otherwise
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, such as reward.alpha=0.03.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 @click.option(
-    "--eval-every", type=int, help="Iterations between evaluations in dm_control; 0 for none. Default: 20 in all."
+    "--eval-every",
+    type=click.IntRange(min=0),
+    help="Iterations between evaluations in dm_control; 0 for none. Default: 20 in all.",
 )
-@click.option("--eval-episodes", type=int, default=3, show_default=True, help="Episodes of each evaluation.")
+@click.option(
+    "--eval-episodes", type=click.IntRange(min=1), default=3, show_default=True, help="Episodes of each evaluation."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and no progress bar.")
 def command(demos: Path | None, robot: str | None, out: Path | None, resume: bool, **options: Any) -> None:
     """Learn the reward and the policy from demonstrations.
@@ -70,7 +76,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
       gcl train --objective task-reward --robot cheetah --out runs/expert
       gcl train --offline --demos my_demos.zarr --background others.zarr
     """
-    _check_folder(out, resume)
+    options["resumed"] = _check_folder(out, resume)
     if options["offline"]:
         from toolkit.commands.train_offline import train_offline
 
@@ -83,6 +89,8 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
         run.resume()
     eval_every, eval_episodes = options["eval_every"], options["eval_episodes"]
     if run.trainer.spec.task is None:
+        if eval_every:
+            raise ToolkitError(f"--eval-every: {run.trainer.spec.name} has no dm_control `task` to be measured in")
         eval_every = 0
     elif eval_every is None:
         eval_every = max(1, run.trainer.iterations // _EVALUATIONS)
@@ -105,7 +113,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
         from toolkit.verdict import judge, write_verdict
 
         verdict = judge(run.trainer, run.episodes, start, read_metrics(run.folder / "metrics.csv"))
-        write_verdict(run.folder, verdict)
+        write_verdict(run.folder, verdict, run.demos)
         result["verdict"] = verdict.to_dict()
     if options["as_json"]:
         click.echo(json.dumps(result))
@@ -174,11 +182,13 @@ def train_with_progress(
         return run.train(on_progress, eval_every, eval_episodes, seconds)
 
 
-def _check_folder(out: Path | None, resume: bool) -> None:
-    """Refuses before the work of preparing a run begins."""
-    from toolkit.checkpoint import FILE_NAME
+def _check_folder(out: Path | None, resume: bool) -> TrainConfig | None:
+    """Refuses before the work of preparing a run begins; returns the settings of the run to go on with."""
+    from toolkit.checkpoint import FILE_NAME, load
     from toolkit.trainer import TrainingError
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise TrainingError(f"--out: {out} is a file; a run is a folder")
     there = out is not None and (out / FILE_NAME).exists()
     if resume and not there:
         raise TrainingError(
@@ -186,3 +196,4 @@ def _check_folder(out: Path | None, resume: bool) -> None:
         )
     if there and not resume:
         raise TrainingError(f"{out} already holds a run: add --resume to go on with it, or choose another --out")
+    return load(out).config if resume and out is not None else None

@@ -118,6 +118,7 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         ("--start", options["start"], "its policy is cloned from the demos"),
         ("--generator", options["generator"], "it improves no policy"),
         ("--reward", options["reward_file"], "it learns a reward"),
+        ("--randomize", options["randomize"] or None, "nothing is left to vary"),
         ("--guide", options["guide"] or None, "no policy there tries what its reward says"),
     ):
         if value is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from demos.store_reader import StoreReader
+    from toolkit.checkpoint import Checkpoint
     from toolkit.verdict import Verdict
 
 _COLOURS = {"converged": "green", "not converged": "yellow", "collapsed": "red", "inconclusive": "cyan"}
@@ -25,7 +27,8 @@ def command(run: Path, demos: Path | None, as_json: bool) -> None:
 
     The trained policy acts in the simulator anew and is compared with the demos: how far are its states and actions
     from theirs, those that the reward looks at, and can the discriminator tell them apart? `gcl train` does the same at
-    its end. Writes verdict.json into the run folder. Demos in another store than the run's own all count as held out.
+    its end. Writes verdict.json into the run folder. Demos in another store than the run's own all count as held out,
+    and of one that has grown since, named with --demos, those that are new.
 
     \b
     Examples:
@@ -34,8 +37,8 @@ def command(run: Path, demos: Path | None, as_json: bool) -> None:
     """
     from toolkit.verdict import write_verdict
 
-    found = _judge(run, demos)
-    path = write_verdict(run if run.is_dir() else run.parent, found)
+    found, judged_by = _judge(run, demos)
+    path = write_verdict(run if run.is_dir() else run.parent, found, judged_by)
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:
@@ -43,12 +46,11 @@ def command(run: Path, demos: Path | None, as_json: bool) -> None:
         click.echo(f"written: {path}")
 
 
-def _judge(path: Path, demos: Path | None) -> Verdict:
-    """The verdict on a checkpoint."""
+def _judge(path: Path, demos: Path | None) -> tuple[Verdict, dict[str, Any]]:
+    """The verdict on a checkpoint, and which episodes of which store it rests on."""
     import copy
 
     from demos.segments import SegmentSampler
-    from demos.store import DemoStore
     from toolkit.checkpoint import load
     from toolkit.config import FROM_DEMOS
     from toolkit.metrics import read_metrics
@@ -60,16 +62,8 @@ def _judge(path: Path, demos: Path | None) -> Verdict:
         raise VerdictError(f"{path}: learned offline, where no policy tried what its reward says; there is no verdict")
     if checkpoint.config.objective not in FROM_DEMOS:
         raise VerdictError(f"{path}: learned from no demos, so there is nothing to compare with; measure it: gcl eval")
-    store = DemoStore.open(demos or Path(checkpoint.demos["path"]), checkpoint.spec)
-    own = store.chain_sha256 == checkpoint.demos["chain_sha256"]
-    if demos is None and not own:
-        raise VerdictError(
-            f"{checkpoint.demos['path']}: no longer the demos this run learned from; name a store with --demos to"
-            " judge by it all the same"
-        )
-    episodes = store.episodes()
-    if own:
-        episodes = episodes[: checkpoint.demos.get("used")]
+    store, chosen, own = _chosen(checkpoint, demos)
+    episodes = store.select(chosen)
     trainer = Trainer(checkpoint.spec, checkpoint.config, episodes)
     start = copy.deepcopy(trainer.policy)
     trainer.load_state_dict(checkpoint.state["trainer"])
@@ -79,7 +73,38 @@ def _judge(path: Path, demos: Path | None) -> Verdict:
         )
     folder = path if path.is_dir() else path.parent
     metrics = [row for row in read_metrics(folder / "metrics.csv") if row["iteration"] <= trainer.iteration]
-    return judge(trainer, episodes, start, metrics)
+    judged_by = {"path": str(store.path), **store.identity(), "episodes": chosen, "learned_from": own}
+    return judge(trainer, episodes, start, metrics), judged_by
+
+
+def _chosen(checkpoint: Checkpoint, demos: Path | None) -> tuple[StoreReader, list[int], bool]:
+    """A store, which of its episodes to judge by, and whether the run learned from these."""
+    from demos.durable import StoreError
+    from demos.store import DemoStore
+    from toolkit.verdict import VerdictError
+
+    learned = checkpoint.demos
+    try:
+        store = DemoStore.open(demos or Path(learned["path"]), checkpoint.spec)
+    except StoreError as error:
+        raise (
+            error
+            if demos is not None
+            else VerdictError(f"{error}. The run learned from it; if it lies elsewhere now, say where with --demos")
+        ) from error
+    count, excluded = learned["n_episodes"], store.column("excluded") == 1
+    if not store.begins_with(count, learned["chain_sha256"]):
+        if demos is None:
+            raise VerdictError(
+                f"{learned['path']}: no longer the demos this run learned from; name a store with --demos to judge by"
+                " it all the same"
+            )
+        return store, [i for i in range(store.n_episodes) if not excluded[i]], False
+    # Whatever is excluded by now, it learned from these
+    known = [i for i in range(count) if i not in learned["excluded"]][: learned.get("used")]
+    new = [i for i in range(count, store.n_episodes) if not excluded[i]]
+    # Asked for by name, a store that has grown since judges by what the run has never seen
+    return (store, new, False) if demos is not None and new else (store, known, True)
 
 
 def show_verdict(verdict: Verdict) -> None:

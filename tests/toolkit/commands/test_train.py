@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+import torch
 from click.testing import CliRunner
 
 from demos.store import DemoStore
@@ -95,3 +97,48 @@ def test_demos_without_actions_from_training_to_a_bundle(tmp_path: Path):
     assert "actions of the demos unknown" in gcl(main, ["verdict", out]).output
     exported = gcl(main, ["export", "--checkpoint", out, "--out", str(tmp_path / "seen.bundle")])
     assert exported.exit_code == 0, exported.output
+
+
+LEARNER = [
+    "train", "--demos", str(shipped_demos("cartpole")), "--json", "--eval-every", "0", *TINY,
+    "--set", "policy.warm_start=0", "--set", "reward.batch_steps=256",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "FILE"], "is a file; a run is a folder"),
+        (["--seed", "-1"], "seed -1; must be >= 0"),
+        (["--eval-episodes", "0"], "--eval-episodes"),
+        (["--eval-every", "-1"], "--eval-every"),
+        (["--set", "ppo.value_weight=.nan"], "ppo.value_weight nan; must be >= 0"),
+        (["--set", "ppo.clip=-1"], "ppo.clip -1.0; must be positive"),
+        (["--set", "policy.warm_start=-5"], "policy.warm_start -5; must be >= 0"),
+        (["--offline", "--background", "b.zarr", "--randomize"], "--randomize: --offline simulates nothing"),
+    ],
+)
+def test_what_no_run_can_use_is_refused_in_a_sentence(tmp_path: Path, words: list[str], message: str):
+    """Before demos are cloned, and without a traceback."""
+    (tmp_path / "file").write_text("not a folder")
+    given = [str(tmp_path / "file") if word == "FILE" else word for word in words]
+    result = CliRunner().invoke(main, [*LEARNER[:4], *given])
+    assert result.exit_code == 2 and message in result.output, result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path):
+    result = CliRunner().invoke(main, [*LEARNER, "--out", str(tmp_path / "run"), "--device", "cuda"])
+    assert result.exit_code == 2 and "sees no GPU here" in result.output, result.output
+
+
+def test_resume_goes_on_to_the_steps_that_the_run_was_to_have(tmp_path: Path):
+    """Every schedule depends on them; more are made by saying so, fewer than there are by nothing."""
+    out = str(tmp_path / "run")
+    assert CliRunner().invoke(main, [*LEARNER, "--out", out, "--steps", "384"]).exit_code == 0
+    said = json.loads(CliRunner().invoke(main, [*LEARNER, "--out", out, "--resume"]).stdout)
+    assert (said["iterations"], said["steps"]) == (3, 384)
+    longer = CliRunner().invoke(main, [*LEARNER, "--out", out, "--resume", "--steps", "512"])
+    assert json.loads(longer.stdout)["steps"] == 512
+    shorter = CliRunner().invoke(main, [*LEARNER, "--out", out, "--resume", "--steps", "128"])
+    assert shorter.exit_code == 2 and "it has made 512 steps already" in shorter.output

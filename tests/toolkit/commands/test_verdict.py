@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from demos.episode import Episode
@@ -28,9 +29,9 @@ def gcl(*words: str | Path) -> Result:
 
 
 def record(path: Path, seed: int) -> Path:
-    """A store of three short made-up demos."""
+    """A store of three short made-up demos; those are added if there is one."""
     rng = np.random.default_rng(seed)
-    with DemoStore.create(path, SPEC) as store:
+    with DemoStore.open(path, SPEC, mode="a") if path.exists() else DemoStore.create(path, SPEC) as store:
         for _ in range(3):
             store.append(
                 Episode(
@@ -59,7 +60,8 @@ def test_training_ends_with_a_verdict(trained: tuple[Path, dict]):
     assert set(verdict) == {field.name for field in dataclasses.fields(Verdict)}
     assert verdict["word"] in ("converged", "not converged", "collapsed", "inconclusive")
     assert verdict["reasons"] and verdict["steps"] == 60 and verdict["demos"] == 3 and verdict["held_out"]
-    assert json.loads((folder / "run" / "verdict.json").read_text()) == verdict
+    written = json.loads((folder / "run" / "verdict.json").read_text())
+    assert written.pop("judged_by")["n_episodes"] == 3 and written == verdict
 
 
 def test_judging_again_says_the_same(trained: tuple[Path, dict]):
@@ -69,7 +71,9 @@ def test_judging_again_says_the_same(trained: tuple[Path, dict]):
     result = gcl("verdict", folder / "run", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == report["verdict"]
-    assert json.loads((folder / "run" / "verdict.json").read_text()) == report["verdict"]
+    written = json.loads((folder / "run" / "verdict.json").read_text())
+    judged_by = written.pop("judged_by")
+    assert written == report["verdict"] and judged_by["episodes"] == [0, 1, 2] and judged_by["learned_from"]
 
 
 def test_a_person_reads_a_table_and_a_sentence(trained: tuple[Path, dict]):
@@ -97,6 +101,30 @@ def test_other_demos_judge_too(trained: tuple[Path, dict], tmp_path: Path):
     shutil.move(tmp_path / "kept.zarr", store)
     assert result.exit_code == 2
     assert "no longer the demos this run learned from" in result.output
+
+
+def test_what_it_learned_from_is_never_called_held_out(trained: tuple[Path, dict], tmp_path: Path):
+    """Not when other demos are excluded by now, nor when there are more: by name, those judge that it has not seen."""
+    folder, report = trained
+    shutil.copytree(folder, tmp_path / "now")
+    run, store = tmp_path / "now" / "run", tmp_path / "now" / "demos.zarr"
+    assert gcl("demos", "exclude", store, "1").exit_code == 0
+
+    def judged(*words: str | Path) -> tuple[dict, dict]:
+        result = gcl("verdict", run, *words, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout), json.loads((run / "verdict.json").read_text())["judged_by"]
+
+    said, by = judged("--demos", store)
+    assert said == report["verdict"] and (by["episodes"], by["learned_from"]) == ([0, 1, 2], True)
+    record(store, 5)
+    said, by = judged("--demos", store)
+    assert (by["episodes"], by["learned_from"]) == ([3, 4, 5], False) and said["held_out"] and said["demos"] == 3
+    checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
+    checkpoint["demos"]["path"] = "nowhere/demos.zarr"
+    torch.save(checkpoint, run / "checkpoint.pt")
+    result = gcl("verdict", run)
+    assert result.exit_code == 2 and "say where with --demos" in result.output
 
 
 def test_an_expert_has_no_verdict(tmp_path: Path):
