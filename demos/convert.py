@@ -21,7 +21,7 @@ import zarr
 from demos.durable import StoreError
 from demos.episode import EpisodeError
 from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot, with_model_of
-from demos.store import DemoStore
+from demos.store import DemoStore, Entry
 from demos.store_reader import StoreReader, build_episode
 from robots.spec import RobotSpec
 
@@ -63,10 +63,10 @@ def import_npz(path: Path, out: Path, robot: RobotSpec | None = None) -> DemoSto
         robot: Whose demos they are, with the directory of its model; None leaves it to the file to find that.
 
     Returns:
-        The store, opened for writing, with the same episodes in the same order and the same chain of digests.
+        The store, opened for writing, with the same episodes and notes in the same order and the same chain of digests.
 
     Raises:
-        StoreError: Not such a file, damaged, another robot's, or `out` cannot be made. Nothing is left behind.
+        StoreError: Not such a file, damaged, another robot's, or `out` cannot be made. Nothing is left under that name.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -74,57 +74,61 @@ def import_npz(path: Path, out: Path, robot: RobotSpec | None = None) -> DemoSto
             check_attributes(path, attributes)
             stored = stored_robot(path, attributes)
             arrays = {layout.path: file[layout.path] for layout in layouts(stored)}
-        episodes = [build_episode(arrays, attributes, i) for i in range(attributes["n_episodes"])]
+        excluded, notes = arrays["meta/excluded"].tolist(), dict(attributes.get("notes", {}))
+        entries = [
+            Entry(build_episode(arrays, attributes, i), excluded[i] == 1, notes.get(str(i)))
+            for i in range(attributes["n_episodes"])
+        ]
     except (*_DAMAGE, EpisodeError) as error:
         raise StoreError(f"{path}: not a whole export of a demo store: {' '.join(str(error).split())}") from error
     spec = stored if robot is None else with_model_of(path, stored, robot)
     chain = bytes.fromhex(spec.sha256)
-    for episode in episodes:
-        chain = hashlib.sha256(chain + episode.sha256).digest()
+    for entry in entries:
+        chain = hashlib.sha256(chain + entry.episode.sha256).digest()
     if chain.hex() != attributes["chain_sha256"]:
         raise StoreError(f"{path}: damaged: its episodes do not give its chain_sha256")
-    store = DemoStore.create(out, spec, source="import:npz")
-    try:
-        for episode, excluded in zip(episodes, arrays["meta/excluded"].tolist(), strict=True):
-            store.append(episode, excluded=bool(excluded))
-    except BaseException:
-        store.close()
-        shutil.rmtree(out, ignore_errors=True)
-        raise
-    return store
+    return DemoStore.create(out, spec, "import:npz", entries)
 
 
-def copy_episodes(store: StoreReader, out: Path, indices: Iterable[int], actions: bool = True) -> DemoStore:
-    """Copies episodes into another store of the same robot, with whether they are excluded.
+def copy_episodes(
+    store: StoreReader, out: Path, indices: Iterable[int], actions: bool = True
+) -> tuple[DemoStore, list[int]]:
+    """Copies episodes into another store of the same robot, with whether they are excluded and what was noted.
 
     Args:
         store: Where from.
-        out: Where to; "<name>.zarr", made if it is not there, else added to.
+        out: Where to; "<name>.zarr", made if it is not there, else added to. What it has already is not added again.
         indices: Which.
         actions: False keeps observations only, as of an expert whose actions nobody measured.
 
     Returns:
-        The store copied to, opened for writing.
+        The store copied to, opened for writing, and which episodes it had already.
 
     Raises:
-        StoreError: No such episode, a store of another robot, or one that cannot be written.
+        StoreError: No such episode, the very same store, one of another robot, or one that cannot be written.
     """
     chosen = store.check_indices(indices)
-    excluded = store.column("excluded")
-    episodes = store.select(chosen)
-    if out.exists():
-        target = DemoStore.open(out, store.spec, mode="a")
-    else:
-        target = DemoStore.create(out, store.spec, source=store.attributes["source"])
+    if out.exists() and out.samefile(store.path):
+        raise StoreError(f"{out}: a store is not copied into itself; say another name")
+    excluded, entries = store.column("excluded"), []
+    for i, episode in zip(chosen, store.select(chosen), strict=True):
+        unknown = np.full_like(episode.actions, np.nan)
+        kept = episode if actions else dataclasses.replace(episode, actions=unknown)
+        entries.append(Entry(kept, bool(excluded[i] == 1), store.note(i)))
+    if not out.exists():
+        return DemoStore.create(out, store.spec, store.attributes["source"], entries), []
+    target, skipped = DemoStore.open(out, store.spec, mode="a"), []
     try:
-        for i, episode in zip(chosen, episodes, strict=True):
-            unknown = np.full_like(episode.actions, np.nan)
-            kept = episode if actions else dataclasses.replace(episode, actions=unknown)
-            target.append(kept, excluded=bool(excluded[i] == 1))
+        there = set(target.digests())
+        for i, entry in zip(chosen, entries, strict=True):
+            if entry.episode.sha256 in there:
+                skipped.append(i)
+            else:
+                target.append(entry.episode, entry.excluded, entry.note)
     except BaseException:
         target.close()
         raise
-    return target
+    return target, skipped
 
 
 def export_zarr2(store: StoreReader, path: Path) -> None:

@@ -6,6 +6,9 @@ An operator is anything with a `name`, `reset(seed)`, and a call from observatio
 
 from __future__ import annotations
 
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +19,11 @@ import yaml
 from robots.spec import RobotSpec, ToolkitError
 
 _SCRIPT_KEYS = ("time", "action")
+# What numpy and yaml raise for bytes that are no table of numbers, or a far too large one
+_UNREADABLE = (
+    OSError, ValueError, TypeError, IndexError, OverflowError, EOFError, MemoryError, RecursionError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error, yaml.YAMLError,
+)  # fmt: skip
 
 
 class OperatorError(ToolkitError):
@@ -97,13 +105,13 @@ class PolicyOperator:
         Args:
             act: Action (act_dim,) for an observation (obs_dim,).
             name: Kept with each episode.
-            noise: Standard deviation of what is added to each action, dimensionless, at least 0.
+            noise: Standard deviation of what is added to each action, dimensionless, finite and at least 0.
 
         Raises:
-            OperatorError: Negative noise.
+            OperatorError: Other noise.
         """
-        if not noise >= 0.0:
-            raise OperatorError(f"noise {noise}; legal is 0 or more")
+        if not 0.0 <= noise < np.inf:
+            raise OperatorError(f"noise {noise}; legal is a finite number, 0 or more")
         self.name = f"{name} noise {noise:g}" if noise else name
         self._act, self._noise = act, noise
         self.reset(0)
@@ -116,9 +124,14 @@ class PolicyOperator:
             forget()
 
     def __call__(self, observation: np.ndarray, step: int) -> np.ndarray:
-        """The policy's action (act_dim,), noise included."""
-        action = np.asarray(self._act(observation))
-        return action + self._noise * self._rng.standard_normal(action.shape) if self._noise else action
+        """The policy's action (act_dim,), noise included; what is no numbers is left for whoever records to refuse."""
+        action = self._act(observation)
+        if not self._noise:
+            return action
+        try:
+            return np.asarray(action) + self._noise * self._rng.standard_normal(np.shape(action))
+        except (TypeError, ValueError, RuntimeError):
+            return action
 
 
 def wave(spec: RobotSpec, steps: int, amplitude: float = 0.5, hz: float = 1.0) -> np.ndarray:
@@ -159,7 +172,7 @@ def read_script(path: str | Path, spec: RobotSpec) -> np.ndarray:
         raise OperatorError(f"{path}: a script is one of {', '.join(readers)}")
     try:
         actions = readers[path.suffix](path, spec)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except _UNREADABLE as error:
         raise OperatorError(f"{path}: not readable as a script: {' '.join(str(error).split())}") from error
     if actions.ndim != 2 or len(actions) == 0 or actions.shape[1] != spec.act_dim:
         raise OperatorError(
@@ -174,7 +187,11 @@ def read_script(path: str | Path, spec: RobotSpec) -> np.ndarray:
 
 
 def _read_npy(path: Path, spec: RobotSpec) -> np.ndarray:
-    return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "fiub":
+        came = loaded.dtype if isinstance(loaded, np.ndarray) else "several arrays"
+        raise OperatorError(f"{path}: {came} where one array of numbers belongs")
+    return loaded.astype(np.float64)
 
 
 def _read_csv(path: Path, spec: RobotSpec) -> np.ndarray:
@@ -182,6 +199,8 @@ def _read_csv(path: Path, spec: RobotSpec) -> np.ndarray:
     if sorted(names) != sorted(spec.action_names):
         raise OperatorError(f"{path}: columns {', '.join(names)}; {spec.name} has {', '.join(spec.action_names)}")
     table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+    if table.shape[1] != len(names):
+        raise OperatorError(f"{path}: rows of {table.shape[1]} numbers under {len(names)} columns; {len(table)} rows")
     return table[:, [names.index(name) for name in spec.action_names]]
 
 

@@ -17,6 +17,8 @@ from robots.spec import RobotSpec, ToolkitError
 
 OnStep = Callable[[int], bool]  # steps recorded so far -> whether to go on
 
+_SHOWN = 80  # characters of what an operator gave, in a message
+
 
 class RecordingError(ToolkitError):
     """Recording cannot go on: the robot measures, or the operator wants, what no demonstration may hold."""
@@ -78,7 +80,7 @@ def record_episode(
 
     Args:
         backend: The robot or its stand-in; or a task environment, whose true rewards are kept for reports.
-        operator: Who acts. It sees the very float32 observation that is stored.
+        operator: Who acts. It sees the float32 observation that is stored.
         spec: The robot.
         seed: Handed to the operator and kept with the episode. Seeding the backend is the caller's business.
         max_steps: Time limit; reaching it is a truncation.
@@ -91,8 +93,8 @@ def record_episode(
         The episode. Its actions are what was really sent: clipped to [-1, 1], in float32.
 
     Raises:
-        RecordingError: The operator or the robot gave what is not finite or of the wrong shape, or the robot's first
-            reading is its last.
+        RecordingError: The operator or the robot gave what is no number, not finite or of the wrong shape, or the
+            robot's first reading is its last.
         BackendError: The robot failed. What happened until then is in the journal.
         StoreError: The disk would not take the journal.
     """
@@ -106,7 +108,8 @@ def record_episode(
     ended_by = None
     while ended_by is None:
         step = len(steps.actions)
-        action = _checked_action(operator(moment.observation, step), spec, step)
+        # A copy, since a controller may work in what it is handed, and the demo is of what was measured
+        action = _checked_action(operator(moment.observation.copy(), step), spec, step)
         moment = stage.step(action)
         ended_by = moment.ended_by
         if ended_by == "interrupted":
@@ -152,8 +155,13 @@ class _Pace:
         time.sleep((self._deadline_ns - now_ns) * 1e-9)
 
 
-def _checked_action(action: np.ndarray, spec: RobotSpec, step: int) -> np.ndarray:
-    action = np.asarray(action)
+def _checked_action(came: object, spec: RobotSpec, step: int) -> np.ndarray:
+    try:
+        action = np.asarray(came)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a ragged list, or a tensor with a gradient
+        raise RecordingError(f"{_no_numbers(came, spec, step)} ({' '.join(str(error).split())})") from error
+    if action.dtype.kind not in "fiub":
+        raise RecordingError(_no_numbers(came, spec, step))
     if action.shape != (spec.act_dim,):
         raise RecordingError(
             f"the operator gave an action of shape {action.shape}; {spec.name} takes ({spec.act_dim},): "
@@ -165,3 +173,9 @@ def _checked_action(action: np.ndarray, spec: RobotSpec, step: int) -> np.ndarra
             f"the operator wants {action[i]} of {spec.action_names[i]} at step {step}; nothing was sent"
         )
     return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+
+def _no_numbers(came: object, spec: RobotSpec, step: int) -> str:
+    shown = " ".join(repr(came).split())
+    shown = f"{shown[:_SHOWN]}..." if len(shown) > _SHOWN else shown
+    return f"the operator gave {shown} at step {step}; {spec.name} takes {spec.act_dim} numbers; nothing was sent"

@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from demos.durable import StoreError
+from demos.episode import Episode, EpisodeError
 from demos.journal import read_episode, read_header
 from demos.schema import layouts
+from robots.spec import RobotSpec
 
 if TYPE_CHECKING:
     from demos.store import DemoStore
+
+# What a journal raises whose checksums are right and whose contents are not: numbers that no episode may hold, or the
+# header of another version
+_UNFIT = (EpisodeError, TypeError, ValueError, LookupError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,12 @@ class Recovery:
     swept_files: int = 0  # half-written files
     restored: tuple[int, ...] = ()  # episodes brought back from their journals
     dropped_journals: int = 0  # of episodes that are in the store, or that hold no whole step
+    set_aside: tuple[str, ...] = ()  # journals that make no episode: under which name they were kept, and why
+
+    def lines(self) -> list[str]:
+        """What whoever opened the store should hear: what came back, and what did not."""
+        restored = ", ".join(map(str, self.restored))
+        return [f"brought back from the journal: episode {restored}"] * bool(restored) + list(self.set_aside)
 
 
 def journal_folder(path: Path) -> Path:
@@ -77,28 +91,46 @@ def trim(store: DemoStore) -> int:
     return beyond
 
 
-def restore_journals(store: DemoStore) -> tuple[tuple[int, ...], int]:
+def restore_journals(store: DemoStore) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
     """Appends the episodes of journals that have no commit, and removes the journals.
+
+    One that makes no episode is kept under another name: it must not keep the others from coming back, today or later.
 
     Args:
         store: Opened for writing and trimmed.
 
     Returns:
-        Indices of the episodes brought back, and the number of journals removed because their episode was in the store
-        already or they hold no whole step. Journals of another store that used to have this name stay where they are.
+        Indices of the episodes brought back; the number of journals removed because their episode was in the store
+        already or they hold no whole step; where those are that make no episode, and why. Journals of another store
+        that used to have this name stay where they are.
     """
     committed = set(zip(store.column("start_time_ns").tolist(), store.column("seed").tolist(), strict=True))
-    restored, dropped = [], 0
+    restored, dropped, set_aside = [], 0, []
     for file in sorted(journal_folder(store.path).glob("*.bin")):
-        header = read_header(file)
-        if header is not None and header.store_id != store.attributes["store_id"]:
+        try:
+            header = read_header(file)
+            if header is not None and header.store_id != store.attributes["store_id"]:
+                continue
+            episode = None
+            if header is not None and (header.start_time_ns, header.seed) not in committed:
+                episode = _fit_episode(file, store.spec)
+        except _UNFIT as error:
+            kept = file.rename(file.with_suffix(".unfit"))
+            why = " ".join(str(error).split()) or type(error).__name__
+            set_aside.append(f"a journal makes no episode and was set aside as {kept}: {why}")
             continue
-        episode = None
-        if header is not None and (header.start_time_ns, header.seed) not in committed:
-            episode = read_episode(file)
         if episode is None:
             dropped += 1
         else:
             restored.append(store.append(episode))
         file.unlink()
-    return tuple(restored), dropped
+    return tuple(restored), dropped, tuple(set_aside)
+
+
+def _fit_episode(file: Path, spec: RobotSpec) -> Episode | None:
+    """What a journal holds, if a store of the robot can hold it too; None if not even one step is whole."""
+    episode = read_episode(file)
+    if episode is not None:
+        episode.check_robot(spec)
+        np.array([episode.seed, episode.start_time_ns], np.int64)  # as the store keeps them
+    return episode

@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +29,18 @@ from demos.store_reader import EpisodeInfo, StoreReader
 from demos.verify import find_problems
 from robots.spec import RobotSpec
 
-__all__ = ["DemoStore", "EpisodeInfo", "StoreError"]
+__all__ = ["DemoStore", "Entry", "EpisodeInfo", "StoreError"]
 
 _SUFFIX = ".zarr"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An episode, and what a store keeps of it beside what was recorded."""
+
+    episode: Episode
+    excluded: bool | None = None  # from being learned from; None excludes those interrupted
+    note: dict[str, Any] | None = None  # JSON-ready facts about where it comes from
 
 
 class DemoStore(StoreReader):
@@ -44,41 +54,47 @@ class DemoStore(StoreReader):
         self._journal: Journal | None = None
 
     @classmethod
-    def create(cls, path: str | Path, spec: RobotSpec, source: str = "sim") -> DemoStore:
-        """Makes an empty store and opens it for writing.
+    def create(cls, path: str | Path, spec: RobotSpec, source: str = "sim", entries: Iterable[Entry] = ()) -> DemoStore:
+        """Makes a store and opens it for writing.
 
         Args:
             path: A name ending in ".zarr" that does not exist yet.
             spec: The robot.
             source: How the demonstrations come about: "sim", "robot", "import:<format>".
+            entries: What it begins with. Only with all of them in it does it get its name, so that whoever is stopped
+                while they are written leaves no part of them that looks like the whole.
 
         Returns:
             The store, locked by this process until closed.
 
         Raises:
             StoreError: Something is there already, the name ends otherwise, or it cannot be written.
+            EpisodeError: An entry of another robot's size.
         """
         path = Path(path)
         if path.suffix != _SUFFIX:
             raise StoreError(f"{path}: the name of a demo store ends in {_SUFFIX}")
         lock = WriterLock(journal_folder(path) / "lock", str(path))
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
             if path.exists():
                 raise StoreError(f"{path}: something is there already; a new store needs a new name")
             for leftover in path.parent.glob(f"{path.name}.*.partial"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
             attributes = root_attributes(spec, source, path)
             root = zarr.create_group(DurableStore(unfinished), zarr_format=3, attributes=attributes)
             create_arrays(root, spec)
+            begun = cls(unfinished, lock)
+            for entry in entries:
+                begun._commit(entry)
             unfinished.rename(path)
             sync_folder(path.parent)
             return cls(path, lock)
-        except OSError as error:
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
             lock.release()
-            raise StoreError(f"{path}: no store can be made here: {error.strerror or error}") from error
-        except BaseException:
-            lock.release()
+            if isinstance(error, OSError):
+                raise StoreError(f"{path}: no store can be made here: {error.strerror or error}") from error
             raise
 
     @classmethod
@@ -140,18 +156,13 @@ class DemoStore(StoreReader):
             EpisodeError: Of another robot's size.
         """
         self._check_writable("add episodes")
-        episode.check_robot(self.spec)
         try:
-            commit = self._write(episode, episode.ended_by == "interrupted" if excluded is None else excluded)
-            if note is not None:
-                commit["notes"] = {**self.attributes.get("notes", {}), str(self.n_episodes): note}
-            self._root.update_attributes(commit)
+            self._commit(Entry(episode, excluded, note))
         except OSError as error:
             raise StoreError(
                 f"{self.path}: episode not saved: {error.strerror or error}; "
                 f"the {self.n_episodes} saved before are intact"
             ) from error
-        self.attributes |= commit
         if self._journal is not None and self._journal.header.is_of(episode):
             self._journal.discard()
             self._journal = None
@@ -212,7 +223,7 @@ class DemoStore(StoreReader):
 
         Returns:
             What was mended, also kept as `recovery`. An episode cut short comes back `interrupted` and excluded; one
-            whose end was in its journal comes back whole.
+            whose end was in its journal comes back whole. A journal that makes no episode is set aside.
 
         Raises:
             StoreError: Opened for reading, the disk would not take it, or the store is damaged beyond this.
@@ -223,10 +234,10 @@ class DemoStore(StoreReader):
             swept = sweep(self.path)
             self._load()
             trimmed = trim(self)
-            restored, dropped = restore_journals(self)
+            restored, dropped, set_aside = restore_journals(self)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be mended: {error.strerror or error}") from error
-        self.recovery = Recovery(trimmed, swept, restored, dropped)
+        self.recovery = Recovery(trimmed, swept, restored, dropped, set_aside)
         return self.recovery
 
     def verify(self) -> list[str]:
@@ -236,6 +247,15 @@ class DemoStore(StoreReader):
             One line a problem; empty for a sound store.
         """
         return find_problems(self)
+
+    def _commit(self, entry: Entry) -> None:
+        episode, excluded = entry.episode, entry.excluded
+        episode.check_robot(self.spec)
+        commit = self._write(episode, episode.ended_by == "interrupted" if excluded is None else excluded)
+        if entry.note is not None:
+            commit["notes"] = {**self.attributes.get("notes", {}), str(self.n_episodes): entry.note}
+        self._root.update_attributes(commit)
+        self.attributes |= commit
 
     def _write(self, episode: Episode, excluded: bool) -> dict[str, Any]:
         """Writes one episode beyond the commit; returns the root attributes that would commit it."""

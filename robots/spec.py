@@ -67,7 +67,7 @@ class ActionTerm:
     slew: float | None = None  # [unit/s] fastest change of the command, None = unlimited
     kp: float | None = None  # [N m/rad] position gain of the drive, where kind is "position"
     kd: float | None = None  # [N m s/rad] damping gain of the drive
-    joint: str | None = None  # joint that it moves, None = the one that is called like the actuator
+    joint: str | None = field(default=None, compare=False)  # that it moves, None = called like it; no part of identity
 
     @property
     def moves(self) -> str:

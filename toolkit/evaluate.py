@@ -10,12 +10,13 @@ import numpy as np
 from robots.spec import RobotSpec, ToolkitError
 
 FIRST_EVALUATION_SEED = 1_000_000  # training seeds are small numbers; these never meet them
+_LAST_SEED = 2**32 - 1  # that an environment takes
 
 Act = Callable[[np.ndarray], np.ndarray]  # observation (obs_dim,) -> action (act_dim,) dimensionless
 
 
 class EvaluationError(ToolkitError):
-    """A robot that has no task to be measured on."""
+    """A robot that has no task to be measured on, or seeds that are none of evaluation."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,19 @@ def evaluate(
         spec: The robot; must have a task.
         act: The policy; if it has a method `reset`, as one with a memory does, that is called before each episode.
         episodes: How many.
-        seed: Offset into the evaluation seeds; episode i uses FIRST_EVALUATION_SEED + seed + i.
+        seed: Offset into the evaluation seeds, at least 0; episode i uses FIRST_EVALUATION_SEED + seed + i.
         on_episode: Called with each return, for a progress bar.
 
     Returns:
         The returns.
 
     Raises:
-        EvaluationError: The robot has no task.
+        EvaluationError: The robot has no task, or a seed would be one of training's or none at all.
     """
+    last = FIRST_EVALUATION_SEED + seed + episodes - 1
+    if seed < 0 or last > _LAST_SEED:
+        most = _LAST_SEED - FIRST_EVALUATION_SEED - episodes + 1
+        raise EvaluationError(f"offset {seed} into the evaluation seeds; for {episodes} episodes legal are 0 to {most}")
     if spec.task is None:
         raise EvaluationError(f"{spec.name} has no task in its robot.yaml, so there is no true reward to measure")
     from robots.task import TaskEnv

@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,25 @@ from demos.episode import Episode
 from demos.store import DemoStore, StoreError
 
 MakeEpisode = Callable[..., Episode]
+ROOT = Path(__file__).resolve().parents[2]
+# The verb, hit by a signal while it writes its third episode
+STRUCK = """
+import os, sys
+from demos.store import DemoStore
+from toolkit.cli import main
+
+write, count = DemoStore._write, 0
+
+def struck(store, episode, excluded):
+    global count
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    return write(store, episode, excluded)
+
+DemoStore._write = struck
+main(sys.argv[2:])
+"""
 
 
 @pytest.fixture
@@ -54,6 +76,52 @@ def test_a_broken_npz_makes_no_store(filled: DemoStore, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value) and not (tmp_path / "bad.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    ("verb", "number"),
+    [("import", signal.SIGINT), ("import", signal.SIGTERM), ("import", signal.SIGKILL), ("copy", signal.SIGKILL)],
+)
+def test_stopped_on_the_way_leaves_no_store(
+    filled: DemoStore, tmp_path: Path, verb: str, number: signal.Signals
+) -> None:
+    """Ctrl-C, SIGTERM or `kill -9` leaves no part of a store under the name of the whole; the verb may be repeated."""
+    export_npz(filled, tmp_path / "a.npz")
+    source, out = tmp_path / "a.npz" if verb == "import" else filled.path, tmp_path / "out.zarr"
+    words = [sys.executable, "-c", STRUCK, str(number.value), "demos", verb, str(source), str(out)]
+    killed = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
+    assert killed.returncode != 0 and not out.exists(), killed.stderr
+    with import_npz(source, out) if verb == "import" else copy_episodes(filled, out, range(3))[0] as made:
+        assert made.chain_sha256 == filled.chain_sha256 and made.verify() == []
+    assert list(tmp_path.glob("out.zarr.*")) == []
+
+
+def test_a_full_disk_leaves_no_store(filled: DemoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An episode that cannot be written on the way leaves nothing, and the message is about the store asked for."""
+    export_npz(filled, tmp_path / "a.npz")
+    write = DemoStore._write
+
+    def full(store: DemoStore, episode: Episode, excluded: bool) -> dict:
+        if episode.seed == 2:
+            raise OSError(28, "No space left on device")
+        return write(store, episode, excluded)
+
+    monkeypatch.setattr(DemoStore, "_write", full)
+    with pytest.raises(StoreError, match=r"b\.zarr: no store can be made here: No space left on device"):
+        import_npz(tmp_path / "a.npz", tmp_path / "b.zarr")
+    assert list(tmp_path.glob("b.zarr*")) == []
+
+
+def test_notes_go_along(filled: DemoStore, make_episode: MakeEpisode, tmp_path: Path) -> None:
+    """What was noted of an episode stays with it through .npz and in a copy, whatever its number there."""
+    filled.append(make_episode(5, seed=3), note={"flight": "a.npz", "fault": ""})
+    export_npz(filled, tmp_path / "a.npz")
+    with import_npz(tmp_path / "a.npz", tmp_path / "again.zarr") as again:
+        assert [again.note(i) for i in range(4)] == [None, None, None, {"flight": "a.npz", "fault": ""}]
+    with copy_episodes(filled, tmp_path / "mix.zarr", [3, 0])[0] as mix:
+        assert mix.attributes["notes"] == {"0": {"flight": "a.npz", "fault": ""}}
+    with copy_episodes(filled, tmp_path / "mix.zarr", [1, 3], actions=False)[0] as mix:
+        assert mix.note(2) is None and mix.note(3) == mix.note(0)
+
+
 def test_a_dropped_episode_is_missed(filled: DemoStore, tmp_path: Path) -> None:
     """Whole episodes taken away, which no digest of theirs can tell, break the chain."""
     export_npz(filled, tmp_path / "a.npz")
@@ -91,19 +159,41 @@ def test_nowhere_to_write(filled: DemoStore, tmp_path: Path) -> None:
 
 def test_copy_takes_episodes_as_they_are(filled: DemoStore, tmp_path: Path) -> None:
     """Copied episodes keep their digest and whether they are excluded; a second copy is added to the first."""
-    with copy_episodes(filled, tmp_path / "mix.zarr", [2, 1]) as mix:
+    with copy_episodes(filled, tmp_path / "mix.zarr", [2, 1])[0] as mix:
         assert [e.sha256 for e in mix.episodes(True)] == [e.sha256 for e in filled.select([2, 1])]
         assert mix.identity()["excluded"] == [1] and mix.verify() == []
-    with copy_episodes(filled, tmp_path / "mix.zarr", [0]) as mix:
+    with copy_episodes(filled, tmp_path / "mix.zarr", [0])[0] as mix:
         assert mix.n_episodes == 3 and mix.table()[2].success is True
     with pytest.raises(StoreError, match="no episode 9"):
         copy_episodes(filled, tmp_path / "other.zarr", [9])
     assert not (tmp_path / "other.zarr").exists()
 
 
+def test_a_copy_repeated_doubles_nothing(filled: DemoStore, tmp_path: Path) -> None:
+    """What a store has already is told and not added again, and what differs in its actions is not the same."""
+    copy_episodes(filled, tmp_path / "mix.zarr", [2])[0].close()
+    for skipped in ([2], [0, 1, 2]):
+        made, had = copy_episodes(filled, tmp_path / "mix.zarr", range(3))
+        with made:
+            assert had == skipped and made.n_episodes == 3 and made.verify() == []
+    made, had = copy_episodes(filled, tmp_path / "mix.zarr", [0], actions=False)
+    with made:
+        assert had == [] and made.n_episodes == 4
+
+
+def test_a_store_is_not_copied_into_itself(filled: DemoStore, tmp_path: Path) -> None:
+    """Neither by its name nor by a link to it."""
+    filled.close()
+    (tmp_path / "link.zarr").symlink_to(filled.path)
+    for name in (filled.path, tmp_path / "link.zarr"):
+        with pytest.raises(StoreError, match="not copied into itself"):
+            copy_episodes(DemoStore.open(filled.path), name, [0])
+    assert len(DemoStore.open(filled.path)) == 3
+
+
 def test_copy_without_actions(filled: DemoStore, tmp_path: Path) -> None:
     """A store of observations only is sound, survives .npz, and says of each episode that its actions are unknown."""
-    with copy_episodes(filled, tmp_path / "seen.zarr", [0, 2], actions=False) as seen:
+    with copy_episodes(filled, tmp_path / "seen.zarr", [0, 2], actions=False)[0] as seen:
         assert seen.verify() == [] and not any(e.actions_known for e in seen.episodes())
         assert np.array_equal(seen.episodes()[1].observations, filled.select([2])[0].observations)
         export_npz(seen, tmp_path / "seen.npz")

@@ -200,6 +200,19 @@ def test_flights_fill_a_store(log: Callable[..., Path], tmp_path: Path) -> None:
     assert gcl("demos", "check", out).exit_code == 0
 
 
+def test_a_flight_imported_twice_is_there_once(log: Callable[..., Path], tmp_path: Path) -> None:
+    """The second time nothing is added, which is told; whether to learn from it may still be said then."""
+    out, file = tmp_path / "flights.zarr", log(fault=True)
+    assert gcl("demos", "import", file, out).exit_code == 0
+    again = gcl("demos", "import", file, out)
+    assert again.exit_code == 0 and "has this flight already, as episode 0: nothing was added" in again.stderr
+    assert "1 episodes; episode 0: 49 steps" in again.stdout and "excluded; --include" in again.stdout
+    included = json.loads(gcl("demos", "import", file, out, "--include", "--json").stdout)
+    assert (included["n_episodes"], included["index"], included["excluded_this"]) == (1, 0, False)
+    with DemoStore.open(out) as store:
+        assert len(store) == 1 and store.verify() == []
+
+
 def test_a_flight_of_another_robot(log: Callable[..., Path], tmp_path: Path) -> None:
     """A store takes flights of its own robot only."""
     out = tmp_path / "walker.zarr"

@@ -53,8 +53,9 @@ def test_policy_with_and_without_noise() -> None:
     actions = run(noisy, 1, 2000)
     assert np.array_equal(actions, run(noisy, 1, 2000)) and abs(actions.std() - 0.1) < 0.01
     assert noisy.name == "mine noise 0.1"
-    with pytest.raises(OperatorError, match="noise -1"):
-        PolicyOperator(lambda observation: observation, "mine", noise=-1.0)
+    for noise in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(OperatorError, match=f"noise {noise}"):
+            PolicyOperator(lambda observation: observation, "mine", noise=noise)
 
 
 def test_scripts_from_files(spec: RobotSpec, tmp_path: Path) -> None:
@@ -78,6 +79,11 @@ def test_scripts_from_files(spec: RobotSpec, tmp_path: Path) -> None:
     [
         ("a.txt", "", "a script is one of .npy, .csv, .yaml, .yml"),
         ("a.npy", "nonsense", "not readable as a script"),
+        ("a.npy", "", "not readable as a script: No data left in file"),
+        ("a.npy", "PK\x03\x04 and no more", "not readable as a script"),
+        ("a.csv", "bthigh,bshin,bfoot,fthigh,fshin,ffoot\n0,0\n", "rows of 2 numbers under 6 columns"),
+        ("a.yaml", "[{time: 1.0e+14, action: {}}]", "not readable as a script: Unable to allocate"),
+        ("a.yaml", "[" * 3000, "not readable as a script"),
         ("a.csv", "a,b\n1,2\n", "columns a, b; cheetah has bthigh"),
         (
             "a.csv",
@@ -100,6 +106,32 @@ def test_bad_scripts(spec: RobotSpec, tmp_path: Path, name: str, content: str, w
     with pytest.raises(OperatorError) as caught:
         read_script(tmp_path / name, spec)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 6), complex), "complex128 where one array of numbers belongs"),
+        (np.full((3, 6), "a"), "<U1 where one array"),
+        (np.zeros(3, [("a", float), ("b", float)]), "where one array of numbers belongs"),
+        (None, "several arrays where one array of numbers belongs"),
+    ],
+)
+def test_an_array_of_no_numbers(spec: RobotSpec, tmp_path: Path, array: np.ndarray | None, words: str) -> None:
+    """Whole files that hold something else, or more than one array, are refused by what they hold."""
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.savez(file, a=np.zeros((3, 6))) if array is None else np.save(file, array)
+    with pytest.raises(OperatorError, match=words):
+        read_script(tmp_path / "a.npy", spec)
+
+
+def test_a_header_of_no_array(spec: RobotSpec, tmp_path: Path) -> None:
+    """A header that is cut off, and one that asks for more memory than there is."""
+    for text in ("{'descr': '<f8', 'shape': (3", "{'descr': '<f8', 'fortran_order': False, 'shape': (10**14, 6), }\n"):
+        header = text.replace("10**14", str(10**14)).encode()
+        (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(OperatorError, match="not readable as a script"):
+            read_script(tmp_path / "a.npy", spec)
 
 
 def test_a_missing_or_wrong_table(spec: RobotSpec, tmp_path: Path) -> None:

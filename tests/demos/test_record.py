@@ -1,12 +1,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from demos.journal import read_episode
-from demos.operators import RandomOperator, ScriptOperator
+from demos.operators import PolicyOperator, RandomOperator, ScriptOperator
 from demos.record import RecordingError, record_episode
 from demos.recovery import journal_folder
 from demos.store import DemoStore
@@ -77,6 +78,23 @@ def test_real_time_is_measured_and_kept(spec: RobotSpec) -> None:
     assert (episode.timestamps[2:] - episode.timestamps[1] >= np.arange(19) * spec.control_dt - 0.005).all()
 
 
+def test_an_operator_may_work_in_what_it_is_handed(spec: RobotSpec, store: DemoStore) -> None:
+    """A controller that changes its observation in place changes neither the demo nor the journal."""
+
+    class InPlace(Scripted):
+        def __call__(self, observation: np.ndarray, step: int) -> np.ndarray:
+            action = super().__call__(observation.copy(), step)
+            observation *= 1000.0
+            return action
+
+    operator = InPlace(lambda step: np.zeros(spec.act_dim))
+    journal = store.start_journal(0, "scripted")
+    episode = record_episode(MockBackend(spec), operator, spec, seed=0, max_steps=4, journal=journal)
+    assert np.array_equal(episode.observations[:-1], np.stack(operator.seen))
+    written = read_episode(journal.path)
+    assert written is not None and np.array_equal(written.observations, episode.observations)
+
+
 @pytest.mark.parametrize("terminates", [True, False])
 def test_a_task_environment_gives_rewards_and_ending(spec: RobotSpec, terminates: bool) -> None:
     """The task's rewards are kept, and its termination and truncation told apart."""
@@ -118,13 +136,20 @@ def test_a_poisoned_reading_stops_the_recording(spec: RobotSpec, store: DemoStor
     [
         (np.full(6, np.nan), "wants nan of bthigh at step 2; nothing was sent"),
         (np.zeros(5), r"shape \(5,\); cheetah takes"),
+        ([None] * 6, r"gave \[None, None, .*\] at step 2; cheetah takes 6 numbers; nothing was sent"),
+        ([[0.1], 0.2, [0.3, 0.4]], r"gave \[\[0.1\], 0.2, \[0.3, 0.4\]\] at step 2; cheetah takes 6 numbers"),
+        (["left"] * 6, r"gave \['left', "),
+        (None, "gave None at step 2"),
     ],
 )
-def test_a_broken_operator_is_named(spec: RobotSpec, action: np.ndarray, words: str) -> None:
-    """What no robot can do is not sent to it."""
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_broken_operator_is_named(spec: RobotSpec, action: Any, words: str, noise: float) -> None:
+    """What no robot can do is not sent to it; noise added to it makes no difference."""
     backend = MockBackend(spec)
+    actions = iter([np.zeros(6), np.zeros(6), action])
+    operator = PolicyOperator(lambda observation: next(actions), "broken", noise)
     with pytest.raises(RecordingError, match=words):
-        record_episode(backend, Scripted(lambda step: action if step == 2 else np.zeros(6)), spec, seed=0, max_steps=9)
+        record_episode(backend, operator, spec, seed=0, max_steps=9)
     assert len(backend.commands) == 2
 
 

@@ -24,6 +24,14 @@ def test_return_equals_dm_controls_own_loop():
     assert measured.seeds == (FIRST_EVALUATION_SEED + 3,)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32 - FIRST_EVALUATION_SEED - 1])
+def test_seeds_are_those_of_evaluation(seed: int):
+    """Neither those of training nor any that no environment takes; what is legal is said."""
+    spec = load_robot("cartpole")
+    with pytest.raises(EvaluationError, match=f"offset {seed} .* legal are 0 to {2**32 - FIRST_EVALUATION_SEED - 2}"):
+        evaluate(spec, random_policy(spec), 2, seed=seed)
+
+
 def test_a_robot_without_a_task_has_no_return():
     """Said so, not measured as zero."""
     spec = dataclasses.replace(load_robot("cartpole"), task=None)

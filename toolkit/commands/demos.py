@@ -149,6 +149,8 @@ def exclude(store: Path, episodes: tuple[int, ...], include: bool, as_json: bool
     from demos.store import DemoStore
 
     with DemoStore.open(store, mode="a") as opened:
+        for line in opened.recovery.lines():
+            click.echo(f"{store}: {line}", err=True)
         opened.exclude(episodes, excluded=not include)
         excluded, count = opened.identity()["excluded"], opened.n_episodes
     if as_json:
@@ -188,6 +190,8 @@ def export(store: Path, out: Path, kind: str | None, as_json: bool) -> None:
 def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: bool, as_json: bool) -> None:
     """Copy episodes, all or those named, into another store of the same robot, which is made if it is not there.
 
+    What is in a store already, by its digest, is not added again. Excluded episodes stay so, and notes go along.
+
     \b
     Example:
       gcl demos copy my_demos.zarr mixed.zarr 0 1 2
@@ -196,9 +200,17 @@ def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: boo
     from demos.store import DemoStore
 
     opened = DemoStore.open(store)
-    with copy_episodes(opened, out, episodes or range(opened.n_episodes), actions=not without_actions) as made:
+    chosen = episodes or range(opened.n_episodes)
+    made, skipped = copy_episodes(opened, out, chosen, actions=not without_actions)
+    with made:
+        for line in made.recovery.lines():
+            click.echo(f"{out}: {line}", err=True)
         identity = made.identity()
-    click.echo(json.dumps({"store": str(out), **identity}) if as_json else f"{out}: {identity['n_episodes']} episodes")
+    if as_json:
+        click.echo(json.dumps({"store": str(out), **identity, "skipped": skipped}))
+        return
+    were_there = f"; {len(skipped)} of {len(chosen)} were in it already: {shown(skipped)}" if skipped else ""
+    click.echo(f"{out}: {identity['n_episodes']} episodes{were_there}")
 
 
 command.add_command(check)

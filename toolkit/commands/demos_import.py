@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from demos.flight import FlightEpisode
+    from demos.store import DemoStore, Entry
     from robots.spec import RobotSpec
 
 
@@ -26,7 +27,8 @@ def import_(
     """Make a store of an .npz file that `export` wrote, or add a flight log to one.
 
     A flight log is what a robot did under a policy, as `gcl deploy` wrote it. It becomes one episode of a store of that
-    robot, which is made if it is not there: its longest stretch without a gap.
+    robot, which is made if it is not there: its longest stretch without a gap. What the store has already is not added
+    again; --exclude and --include then say whether it is learned from.
 
     \b
     Examples:
@@ -66,26 +68,39 @@ def _import_export(file: Path, store: Path, robot: RobotSpec | None) -> dict[str
 def _import_flight(file: Path, store: Path, robot: RobotSpec | None, exclude: bool | None) -> dict[str, Any]:
     from demos.flight import flight_episode, read_flight
     from demos.schema import with_model_of
-    from demos.store import DemoStore
+    from demos.store import DemoStore, Entry
 
     flight = read_flight(file)
     found: FlightEpisode = flight_episode(flight, file.name)
+    entry = Entry(found.episode, exclude, found.note)
     spec = flight.spec if robot is None else with_model_of(file, flight.spec, robot)
     remarks = list(found.remarks)
-    if store.exists():
-        target = DemoStore.open(store, spec, mode="a")
-        if robot is not None and target.spec.directory is None:
-            remarks.append(f"{store} was made without --robot and goes on without a way to the model")
-    else:
-        target = DemoStore.create(store, spec, source="import:flight")
+    new = not store.exists()
+    target = DemoStore.create(store, spec, "import:flight", [entry]) if new else DemoStore.open(store, spec, mode="a")
     with target:
-        index = target.append(found.episode, excluded=exclude, note=found.note)
+        for line in target.recovery.lines():
+            click.echo(f"{store}: {line}", err=True)
+        if robot is not None and not new and target.spec.directory is None:
+            remarks.append(f"{store} was made without --robot and goes on without a way to the model")
+        index = 0 if new else _put(target, entry, remarks)
         excluded = index in target.identity()["excluded"]
         return {
             "store": str(store), **target.identity(), "index": index, "length": found.episode.length,
             "ended_by": found.episode.ended_by, "excluded_this": excluded, "note": found.note,
             "remarks": remarks,
         }  # fmt: skip
+
+
+def _put(store: DemoStore, entry: Entry, remarks: list[str]) -> int:
+    """Adds a flight unless the store has it; returns where it is."""
+    digests, digest = store.digests(), entry.episode.sha256
+    if digest not in digests:
+        return store.append(entry.episode, entry.excluded, entry.note)
+    index = digests.index(digest)
+    remarks.append(f"{store.path} has this flight already, as episode {index}: nothing was added")
+    if entry.excluded is not None:
+        store.exclude([index], entry.excluded)
+    return index
 
 
 def _told(about: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from robots.spec import RobotSpec
 
     OpenStage = Callable[[int], AbstractContextManager[Backend | TaskEnvironment]]  # by the seed of the episode
+
+
+_LAST_SEED = 2**31 - 1  # seeds of environments end at 2**32 - 1: from here no number of episodes gets there
+_MOST_SECONDS = 86_400.0  # [s] of an episode, which is kept in memory
+_LEAST_KEY, _MOST_KEY = 16, 64  # bytes
 
 
 @click.command()
@@ -48,20 +54,22 @@ if TYPE_CHECKING:
 @click.option(
     "--noise", type=float, default=0.0, help="Standard deviation added to a policy's or controller's actions."
 )
-@click.option("--smoothness", type=float, default=0.9, show_default=True, help="Of random actions, 0 to 1.")
+@click.option("--smoothness", type=float, help="Of random actions, from 0 to less than 1. Default: 0.9.")
 @click.option(
     "--backend", type=click.Choice(["task", "sim", "mock", "udp"]), help="Default: task if the robot has one, else sim."
 )
 @click.option("--address", help="HOST:PORT of the robot, for --backend udp.")
+@click.option("--allow-remote", is_flag=True, help="Let the address be on another machine; needs --key.")
+@click.option("--key", type=click.Path(path_type=Path), help="File with 16 to 64 bytes that the robot's side has, too.")
 @click.option("--episodes", "-n", type=click.IntRange(min=1), default=1, show_default=True, help="How many to add.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, _LAST_SEED),
     default=0,
     show_default=True,
     help="First seed; those in the store are skipped.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time limit. Default: the robot's own.")
+@click.option("--seconds", type=float, help="Time limit. Default: the robot's own; a task ends there in any case.")
 @click.option("--real-time", is_flag=True, help="Keep the control period by the wall clock; always so with udp.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON an episode.")
 def command(out: Path, robot: str | None, episodes: int, seed: int, as_json: bool, **options: Any) -> None:
@@ -80,14 +88,14 @@ def command(out: Path, robot: str | None, episodes: int, seed: int, as_json: boo
     from demos.store import DemoStore
 
     spec, act = _robot(robot, out, options)
-    steps = max(1, round((options["seconds"] or spec.episode_seconds) / spec.control_dt))
-    operator = _operator(spec, act, steps, options)
     kind = options["backend"] or ("task" if spec.task else "sim")
-    open_stage = _stage(kind, spec, options["address"])
+    steps = _max_steps(kind, spec, options["seconds"])
+    operator = _operator(spec, act, steps, options)
+    open_stage = _stage(kind, spec, options)
     source = {"task": f"sim:{spec.task}", "udp": "robot"}.get(kind, kind)
     with DemoStore.open(out, spec, mode="a") if out.exists() else DemoStore.create(out, spec, source) as store:
-        if store.recovery.restored:
-            click.echo(f"{out}: brought back from the journal: episode {_listed(store.recovery.restored)}", err=True)
+        for line in store.recovery.lines():
+            click.echo(f"{out}: {line}", err=True)
         real_time = options["real_time"] or kind == "udp"
         seeds = _free_seeds(store, seed, episodes)
         interrupted = _record(store, operator, open_stage, seeds, steps, real_time, as_json)
@@ -159,10 +167,12 @@ def _announce(index: int, episode: Any, as_json: bool) -> None:
 def _rescue(store: DemoStore) -> str:
     """After a failure: saves what the journal of the running episode holds, and says so."""
     try:
-        restored = store.recover().restored
+        recovery = store.recover()
     except ToolkitError:
         return "; the running episode is in its journal, and the next `gcl record` brings it back"
-    return f"; what was recorded of it is episode {_listed(restored)}" if restored else ""
+    kept = ", ".join(map(str, recovery.restored))
+    said = f"; what was recorded of it is episode {kept}" if kept else ""
+    return said + "".join(f"; {line}" for line in recovery.set_aside)
 
 
 def _robot(robot: str | None, out: Path, options: dict[str, Any]) -> tuple[RobotSpec, Any]:
@@ -185,13 +195,35 @@ def _robot(robot: str | None, out: Path, options: dict[str, Any]) -> tuple[Robot
     from toolkit.commands.eval import load_act
 
     trained_on, act = load_act(policy)
-    if spec is not None and spec.sha256 != trained_on.sha256:
+    if spec is None:
+        return trained_on, act
+    if spec.sha256 != trained_on.sha256:
         from demos.schema import robot_differences
 
         raise RobotSpecError(
             f"{policy} is for another robot than {spec.name}: differs in {robot_differences(trained_on, spec)}"
         )
-    return trained_on, act
+    if spec.directory is None and trained_on.directory is not None:
+        from demos.schema import with_model_of
+
+        spec = with_model_of(out, spec, trained_on)  # a store made where nobody knew
+    # Not the policy's: what ends an episode, for one, is no part of a robot's identity and may differ
+    return spec, act
+
+
+def _max_steps(kind: str, spec: RobotSpec, seconds: float | None) -> int:
+    """The time limit of an episode in steps."""
+    if seconds is None:
+        return max(1, round(spec.episode_seconds / spec.control_dt))
+    if not 0.0 < seconds <= _MOST_SECONDS:
+        raise click.UsageError(f"--seconds {seconds:g}; legal is more than 0 and at most {_MOST_SECONDS:g}, a day")
+    steps = max(1, round(seconds / spec.control_dt))
+    if kind == "task" and spec.task is not None and steps > spec.episode_steps:
+        raise click.UsageError(
+            f"--seconds {seconds:g}: an episode of {spec.task} ends after {spec.episode_seconds:g} s;"
+            " --backend sim goes on for longer"
+        )
+    return steps
 
 
 def _operator(spec: RobotSpec, act: Any, steps: int, options: dict[str, Any]) -> Operator:
@@ -209,21 +241,25 @@ def _operator(spec: RobotSpec, act: Any, steps: int, options: dict[str, Any]) ->
         act = Controller(controller, spec)
     if options["noise"] and act is None:
         raise click.UsageError(f"--operator {kind} takes no --noise")
+    smoothness = options["smoothness"]
+    if smoothness is not None and kind != "random":
+        raise click.UsageError(f"--operator {kind} takes no --smoothness")
     if act is not None:
         return PolicyOperator(act, f"{kind}:{(controller or options['policy']).name}", options["noise"])
     if kind == "random":
-        return RandomOperator(spec, options["smoothness"])
+        return RandomOperator(spec) if smoothness is None else RandomOperator(spec, smoothness)
     if script is None:
         return ScriptOperator(wave(spec, steps), "script:wave")
     return ScriptOperator(read_script(script, spec), f"script:{script.name}")
 
 
-def _stage(kind: str, spec: RobotSpec, address: str | None) -> OpenStage:
+def _stage(kind: str, spec: RobotSpec, options: dict[str, Any]) -> OpenStage:
     """What opens the robot or its stand-in for an episode. Simulators are made anew, so that a seed says it all."""
-    if (kind == "udp") != (address is not None):
-        raise click.UsageError(
-            "--backend udp needs --address HOST:PORT" if kind == "udp" else f"--backend {kind} takes no --address"
-        )
+    if kind == "udp":
+        return _udp_stage(spec, options)
+    for name in ("address", "allow_remote", "key"):
+        if options[name]:
+            raise click.UsageError(f"--backend {kind} takes no --{name.replace('_', '-')}")
     if kind == "task":
         if spec.task is None:
             raise click.UsageError(f"{spec.name} has no task; use --backend sim")
@@ -234,13 +270,34 @@ def _stage(kind: str, spec: RobotSpec, address: str | None) -> OpenStage:
         from robots.mock import MockBackend
 
         return lambda seed: MockBackend(spec, seed)
-    if kind == "sim":
-        from robots.sim import MujocoBackend
+    from robots.sim import MujocoBackend
 
-        return lambda seed: MujocoBackend(spec, seed)
+    return lambda seed: MujocoBackend(spec, seed)
+
+
+def _udp_stage(spec: RobotSpec, options: dict[str, Any]) -> OpenStage:
+    """A robot at an address; what is wrong with that or with the key is told before a store is made."""
+    from robots.address import is_loopback, parse_address
     from robots.udp import UdpBackend
+    from toolkit.commands.deploy_choices import read_key
 
-    return lambda seed: UdpBackend(spec, str(address), seed=seed)
+    address, remote, file = options["address"], options["allow_remote"], options["key"]
+    if address is None:
+        raise click.UsageError("--backend udp needs --address HOST:PORT")
+    host, port = parse_address(address)
+    if remote and file is None:
+        raise click.UsageError("--allow-remote needs --key FILE, which the robot's side has too: anyone could drive it")
+    if not (remote or is_loopback(host)):
+        raise click.UsageError(f"{address} is not on this machine; --allow-remote and --key FILE let it be on another")
+    key = b"" if file is None else read_key(file)
+    if file is not None and not _LEAST_KEY <= len(key) <= _MOST_KEY:
+        raise ToolkitError(f"{file}: a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, port))  # looks for a way there and sends nothing
+    except OSError as error:
+        raise ToolkitError(f"cannot use {address}: {error}") from error
+    return lambda seed: UdpBackend(spec, address, seed=seed, allow_remote=remote, key=key)
 
 
 @contextlib.contextmanager
@@ -271,7 +328,3 @@ def _free_seeds(store: DemoStore, first: int, count: int) -> list[int]:
             seeds.append(first)
         first += 1
     return seeds
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers))

@@ -87,13 +87,7 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
     start = copy.deepcopy(run.trainer.policy)  # before a resumed run puts its own in place
     if resume:
         run.resume()
-    eval_every, eval_episodes = options["eval_every"], options["eval_episodes"]
-    if run.trainer.spec.task is None:
-        if eval_every:
-            raise ToolkitError(f"--eval-every: {run.trainer.spec.name} has no dm_control `task` to be measured in")
-        eval_every = 0
-    elif eval_every is None:
-        eval_every = max(1, run.trainer.iterations // _EVALUATIONS)
+    eval_every, eval_episodes = _eval_every(run.trainer, options["eval_every"]), options["eval_episodes"]
     evaluations = train_with_progress(run, eval_every, eval_episodes, options["as_json"], options["seconds"])
     if len(evaluations) > 1:
         from toolkit.plot import plot_run
@@ -123,6 +117,15 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
             show_verdict(verdict)
     if run.interrupted:
         raise SystemExit(130)
+
+
+def _eval_every(trainer: Trainer, asked: int | None) -> int:
+    """Iterations between evaluations; 0 for none."""
+    if trainer.spec.task is not None:
+        return max(1, trainer.iterations // _EVALUATIONS) if asked is None else asked
+    if asked:
+        raise ToolkitError(f"--eval-every: {trainer.spec.name} has no dm_control `task` to be measured in")
+    return 0
 
 
 def _show_end(run: Run[Trainer]) -> None:

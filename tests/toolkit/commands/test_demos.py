@@ -93,7 +93,11 @@ def test_check_reports_quality(store: Path, tmp_path: Path) -> None:
 def test_copy(store: Path, tmp_path: Path) -> None:
     """Named episodes, or all; without actions they are for a reward of states, and cannot be replayed."""
     assert gcl("demos", "copy", store, tmp_path / "b.zarr", 1, 3).exit_code == 0
-    assert json.loads(gcl("demos", "copy", store, tmp_path / "b.zarr", "--json").stdout)["n_episodes"] == 6
+    assert "4 episodes; 2 of 4 were in it already: 1, 3" in gcl("demos", "copy", store, tmp_path / "b.zarr").stdout
+    again = json.loads(gcl("demos", "copy", store, tmp_path / "b.zarr", "--json").stdout)
+    assert (again["n_episodes"], again["skipped"]) == (4, [0, 1, 2, 3])
+    itself = gcl("demos", "copy", store, store)
+    assert itself.exit_code == 2 and "not copied into itself" in itself.output and len(DemoStore.open(store)) == 4
     assert gcl("demos", "copy", store, tmp_path / "c.zarr", "--without-actions").exit_code == 0
     assert gcl("demos", "check", tmp_path / "c.zarr").exit_code == 0
     replay = gcl("demos", "replay", tmp_path / "c.zarr", 0)

@@ -57,6 +57,20 @@ def test_what_cannot_be_correlated_is_refused(run: Path):
     assert result.exit_code == 2 and "no checkpoint there" in result.output
 
 
+@pytest.mark.parametrize("seed", [-1, -1_000_000, 2**31, 2**32, 2**70])
+def test_a_seed_of_training_or_none_at_all_is_refused(run: Path, seed: int):
+    """An offset that would lead back to training's seeds, or beyond those there are, is one line and exit code 2."""
+    for more in ((), ("--graded", 2)):
+        result = gcl("eval", run, "-n", 1, "--seed", seed, *more)
+        assert result.exit_code == 2 and "0<=x<=2147483647" in result.output, result.output
+
+
+def test_the_last_seed_is_one(run: Path):
+    """What the help says is legal works."""
+    result = gcl("eval", run, "-n", 1, "--seed", 2**31 - 1, "--json")
+    assert result.exit_code == 0, result.output
+
+
 def test_a_policy_is_measured_on_a_changed_robot(tmp_path: Path):
     """By the changed robot's own body and name; a robot of other terms is refused, and so is a comparison."""
     config = with_settings(TrainConfig(), ["policy.hidden=[8]"])

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import signal
@@ -8,15 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from guardian_process import GuardianProcess
 
 from demos.store import DemoStore
-from robots import load_robot
+from robots import RobotSpec, load_robot
 from robots.mock import MockBackend
+from toolkit import checkpoint as checkpoints
 from toolkit.cli import main
+from toolkit.config import TrainConfig, with_settings
+from toolkit.networks import GaussianPolicy
 
 ROOT = Path(__file__).resolve().parents[3]
+UDP = ("--out", "a.zarr", "--robot", "cheetah", "--backend", "udp", "--address")
 
 
 def gcl(*arguments: object) -> Result:
@@ -99,6 +105,55 @@ def test_a_controller_of_ones_own(tmp_path: Path) -> None:
     check_error(record(tmp_path / "b.zarr", *using), "mine.py:2: AttributeError", "no_such_thing")
 
 
+def own_robot(folder: Path, terminate: str) -> Path:
+    """A robot of one's own by the dimensions of the cheetah, whose model lies beside it; returns its robot.yaml."""
+    shipped = (ROOT / "robots" / "cheetah" / "robot.yaml").read_text().splitlines()
+    changed = {"mjcf": "mjcf: mine.xml", "task": ""}
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.xml").write_text("<mujoco/>")
+    lines = [changed.get(line.split(":")[0], line) for line in shipped]
+    (folder / "robot.yaml").write_text("\n".join([*lines, f"terminate: {terminate}"]))
+    return folder / "robot.yaml"
+
+
+def policy_of(robot: RobotSpec, folder: Path) -> Path:
+    """A run of a policy that nobody trained."""
+    policy = GaussianPolicy(robot.obs_dim, robot.act_dim, (8,), (-1.2, -3.0, 0.0))
+    none = torch.zeros(0, robot.obs_dim), torch.zeros(0, robot.act_dim)
+    state = {"trainer": {"policy": policy.state_dict()}, "seconds": 0.0}
+    config = with_settings(TrainConfig(), ["policy.hidden=[8]"])
+    folder.mkdir()
+    checkpoints.save(folder / checkpoints.FILE_NAME, checkpoints.Checkpoint(robot, config, {}, *none, state))
+    return folder
+
+
+def test_a_policy_is_recorded_on_the_robot_that_was_named(tmp_path: Path) -> None:
+    """Where --robot, or else the store, ends an episode, it ends, though the policy's robot knew no such place."""
+    run = policy_of(load_robot(own_robot(tmp_path / "mine", "{}")), tmp_path / "run")
+    strict = own_robot(tmp_path / "strict", "{velocity: {lower: -1000, upper: 1000}, position/bthigh: {upper: -9}}")
+    by_policy = ("record", "--backend", "mock", "--seconds", 0.1, "--operator", "policy", "--policy", run)
+    check_error(gcl(*by_policy, "--robot", strict, "--out", tmp_path / "a.zarr"), "over as it begins: position/bthigh")
+    check_error(gcl(*by_policy, "--out", tmp_path / "a.zarr"), "over as it begins: position/bthigh")  # the store's
+    assert gcl(*by_policy, "--out", tmp_path / "b.zarr").exit_code == 0
+    assert DemoStore.open(tmp_path / "a.zarr").spec.directory == strict.parent
+
+
+def test_a_store_that_lost_its_model_takes_the_policys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store made where nobody knew the model is simulated with the one the policy knows."""
+    own = load_robot(own_robot(tmp_path / "mine", "{}"))
+    run = policy_of(own, tmp_path / "run")
+    DemoStore.create(tmp_path / "a.zarr", dataclasses.replace(own, directory=None)).close()
+    seen: list[RobotSpec] = []
+
+    def simulator(spec: RobotSpec, seed: int) -> MockBackend:
+        seen.append(spec)
+        return MockBackend(spec, seed)
+
+    monkeypatch.setattr("robots.sim.MujocoBackend", simulator)
+    result = gcl("record", "--operator", "policy", "--policy", run, "--seconds", 0.1, "--out", tmp_path / "a.zarr")
+    assert result.exit_code == 0 and [spec.directory for spec in seen] == [own.directory], result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -113,7 +168,29 @@ def test_a_controller_of_ones_own(tmp_path: Path) -> None:
         (["--out", "a.zarr", "--robot", "cheetah", "--operator", "controller"], ["controller needs --controller"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--controller", "x.py"], ["random takes no --controller"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--smoothness", "2"], ["smoothness 2"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--smoothness", "-0.1"], ["smoothness -0.1"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--smoothness", "nan"], ["smoothness nan"]),
+        (
+            ["--out", "a.zarr", "--robot", "cheetah", "--operator", "script", "--smoothness", "0.9"],
+            ["script takes no --smoothness"],
+        ),
+        (["--out", "a.zarr", "--robot", "cheetah", "--seconds", "inf"], ["--seconds inf; legal is more than 0"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--seconds", "nan"], ["--seconds nan; legal is more than 0"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--seconds", "0"], ["--seconds 0; legal is more than 0"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--seconds", "1e300"], ["--seconds 1e+300", "at most 86400"]),
+        (
+            ["--out", "a.zarr", "--robot", "cheetah", "--seconds", "10.1"],
+            ["cheetah/run ends after 10 s", "--backend sim"],
+        ),
+        (["--out", "a.zarr", "--robot", "cheetah", "--seed", str(2**64)], ["--seed"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--backend", "udp"], ["needs --address"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--allow-remote"], ["task takes no --allow-remote"]),
+        (["--out", "a.zarr", "--robot", "cheetah", "--backend", "sim", "--key", "k"], ["sim takes no --key"]),
+        ([*UDP, "10.1.2.3:9870"], ["10.1.2.3:9870 is not on this machine", "--allow-remote and --key FILE"]),
+        ([*UDP, "10.1.2.3"], ["expected HOST:PORT"]),
+        ([*UDP, "10.1.2.3:9870", "--allow-remote"], ["--allow-remote needs --key FILE"]),
+        ([*UDP, "127.0.0.1:9870", "--key", "k"], ["k: cannot be read: No such file"]),
+        ([*UDP, "127.0.0.1:9870", "--key", "/dev/null"], ["a key of 0 bytes; legal are 16 to 64"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--backend", "mock", "--address", "x:1"], ["takes no --address"]),
         (["--out", "nowhere/a.zarr/b", "--robot", "cheetah"], ["ends in .zarr"]),
         (["--out", "a.zarr", "--robot", "cheetah", "--operator", "script", "--script", "x.npy"], ["No such file"]),
@@ -162,6 +239,23 @@ def test_a_robot_that_fails_costs_only_what_came_after(tmp_path: Path, monkeypat
     assert (info.length, info.ended_by, info.excluded) == (5, "interrupted", True)
 
 
+def test_a_reward_that_no_demo_may_hold_blocks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An episode that comes to nothing is set aside, which is told at once, and the next recording goes on."""
+    from robots.task import TaskEnv
+
+    step = TaskEnv.step
+
+    def infinite(env: TaskEnv, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        return step(env, action)[0], float("inf"), False, False
+
+    monkeypatch.setattr(TaskEnv, "step", infinite)
+    words = ("record", "--robot", "cheetah", "--seconds", 0.1, "--out", tmp_path / "a.zarr")
+    check_error(gcl(*words), "rewards: infinite", "set aside as", ".unfit")
+    monkeypatch.undo()
+    result = gcl(*words)
+    assert result.exit_code == 0 and "episode 0: 10 steps" in result.output, result.output
+
+
 def test_records_a_robot_over_the_wire(tmp_path: Path) -> None:
     """A robot at the end of a cable is recorded in real time, each episode from its seed."""
     with GuardianProcess(load_robot("cheetah"), tmp_path) as guardian:
@@ -174,3 +268,20 @@ def test_records_a_robot_over_the_wire(tmp_path: Path) -> None:
     first, second = store.episodes()
     assert first.length == second.length == 20 and not np.array_equal(first.observations, second.observations)
     assert store.attributes["source"] == "robot" and first.timestamps[-1] > 0.15
+
+
+def test_records_a_robot_with_a_key_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its key and leave to go out a robot elsewhere is recorded; without, or where no robot is, told."""
+    (key := tmp_path / "robot.key").write_bytes(bytes(range(32)))
+    for module in ("robots.address", "robots.udp"):
+        monkeypatch.setattr(f"{module}.is_loopback", lambda host: False)
+    words = ("record", "--robot", "cheetah", "--backend", "udp", "--seconds", 0.1, "--out")
+    with GuardianProcess(load_robot("cheetah"), tmp_path, "--key", str(key)) as guardian:
+        far = ("--address", guardian.address)
+        check_error(gcl(*words, tmp_path / "a.zarr", *far, "--key", key), "not on this machine")
+        nowhere = ("--address", "no.such.host.invalid:9870", "--allow-remote", "--key", key)
+        check_error(gcl(*words, tmp_path / "a.zarr", *nowhere), "cannot use no.such.host.invalid:9870")
+        assert not (tmp_path / "a.zarr").exists()
+        result = gcl(*words, tmp_path / "a.zarr", *far, "--allow-remote", "--key", key)
+    assert result.exit_code == 0, result.output
+    assert DemoStore.open(tmp_path / "a.zarr").episodes()[0].length == 10
