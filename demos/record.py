@@ -11,7 +11,7 @@ import numpy as np
 from demos.episode import Episode
 from demos.journal import Journal
 from demos.operators import Operator
-from demos.stage import Moment, TaskEnvironment, stage_for
+from demos.stage import BackendStage, Moment, TaskEnvironment, TaskStage, stage_for
 from robots.backend import Backend
 from robots.spec import RobotSpec, ToolkitError
 
@@ -121,9 +121,16 @@ def record_episode(
             ended_by = ended_by or "interrupted"
         if pace is not None:
             pace.wait()
+    _bring_to_rest(stage, pace)
     return _finished(
         steps, journal, ended_by, operator=operator.name, task=spec.task or "", seed=seed, start_time_ns=start_time_ns
     )
+
+
+def _bring_to_rest(stage: BackendStage | TaskStage, pace: _Pace | None) -> None:
+    if pace is not None:  # a robot, which keeps its last command
+        for _ in stage.rest():
+            pace.wait()
 
 
 def _finished(steps: _Steps, journal: Journal | None, ended_by: str, **about: Any) -> Episode:

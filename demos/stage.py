@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,9 @@ class BackendStage:
         self._observe, self._command = ObservationMap(spec), CommandMap(spec)
         self._terminates = Termination(spec)
         self._sequence = -1
+        self._goes_on = np.array([term.kind in ("effort", "velocity") for term in spec.action])
+        self._slew_step = np.array([np.inf if t.slew is None else t.slew * spec.control_dt for t in spec.action])
+        self._sent: np.ndarray | None = None  # (act_dim,) the last command
 
     def reset(self) -> Moment:
         """Begins an episode.
@@ -62,13 +66,28 @@ class BackendStage:
 
     def step(self, action: np.ndarray) -> Moment:
         """Takes an action (act_dim,) float32."""
-        reading = self._backend.step(self._command.command(action))
+        self._sent = self._command.command(action).copy()
+        reading = self._backend.step(self._sent)
         # A repeated reading is not a measurement: recorded, it would teach that the action did nothing.
         stale = reading.sequence == self._sequence
         self._sequence = reading.sequence
         observation = self._observe(reading.values)
         ended_by = "interrupted" if stale else "termination" if self._terminates(observation) else None
         return Moment(observation.astype(np.float32), reading.timestamp_ns, ended_by=ended_by)
+
+    def rest(self) -> Iterator[None]:
+        """Takes the efforts and speeds off that the last command left on; a robot would keep them.
+
+        Yields:
+            After each control step, of which slew limits may need many.
+        """
+        if self._sent is None:
+            return
+        left = np.where(self._goes_on, self._sent, 0.0)
+        rest = np.where(self._goes_on, 0.0, self._sent)
+        for _ in range(1 + int(np.ceil(np.abs(left) / self._slew_step).max())):
+            self._backend.step(rest)
+            yield
 
 
 class TaskStage:
@@ -87,6 +106,10 @@ class TaskStage:
         observation, reward, termination, truncation = self._environment.step(action.astype(np.float64))
         ended_by = "termination" if termination else "truncation" if truncation else None
         return Moment(np.asarray(observation, np.float32), None, float(reward), ended_by)
+
+    def rest(self) -> Iterator[None]:
+        """Nothing goes on where time stands still."""
+        return iter(())
 
 
 def stage_for(backend: Backend | TaskEnvironment, spec: RobotSpec) -> BackendStage | TaskStage:

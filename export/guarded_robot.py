@@ -17,6 +17,7 @@ from robots.backend import Backend, BackendError, DriverEndedError, SensorReadin
 from robots.datagram import COMMAND, RESET, Message
 from robots.server import RobotServer
 
+_MOST_PERIODS = 3.0  # of slew that a command may take, if the ones before it were late or lost
 _REACH_NS = 30_000_000_000  # how long a robot that nobody can reach is tried to be reached before it is left
 
 
@@ -41,10 +42,14 @@ class GuardedRobot(RobotServer):
         self._now = now
         self._patience_ns = max(round(spec.safety.watchdog_seconds * 1e9), 3 * self.period_ns)
         self._commanded_ns = 0
+        self._passed_ns = 0  # when the last command was passed on
+        self._periods = 0.0  # of slew that were not taken yet
         self._hold_ns = 0  # when the next command of our own is due
         self._leave_ns: int | None = None  # when a robot that was left to us has been held for long enough
         self._lost_ns: int | None = None  # when its driver ended, until the next one has heard the robot
+        self._refused_ns: int | None = None  # since when the robot cannot be held, which is told once
         self._sequence = 0  # of the newest reading
+        self._rest_ns = 2 * self.period_ns * (1 + self.safety.limits.rest_periods)  # by then it rests, pauses or not
         self._nothing = np.zeros(spec.act_dim)
 
     @property
@@ -70,22 +75,37 @@ class GuardedRobot(RobotServer):
         if message.kind == RESET:
             reading = super().obey(message)
             now = self._now()
-            self.running, self._commanded_ns, self._leave_ns, self._lost_ns = True, now, None, None
-            if not self.safety.arm(reading, now):
-                self._acted()
+            self._commanded_ns, self._leave_ns, self._lost_ns = now, None, None
+            self._passed_ns, self._periods, self._refused_ns = now, _MOST_PERIODS, None
+            if self.safety.arm(reading, now):
+                self.running = True
+            else:
+                self._acted()  # who is held is held on; a robot at which nobody was is told nothing
             return reading
         if message.kind != COMMAND:
             return super().obey(message)
+        if self.safety.fault is not None:
+            raise BackendError(f"{self.safety.fault.reason}: {self.safety.fault.detail}; it obeys again after a reset")
         if not self.running:
             raise BackendError("step before reset")
         check_command(self.backend.spec, message.payload)
-        if self.safety.fault is not None:
-            raise BackendError(f"{self.safety.fault.reason}: {self.safety.fault.detail}; it obeys again after a reset")
-        reading = self.backend.step(self.safety.limit(message.payload))
+        reading = self.backend.step(self._slewed(message.payload))
         self._commanded_ns = self._now()
         if not self.safety.check_reading(reading, self._commanded_ns):
             self._acted()
         return reading
+
+    def _slewed(self, command: np.ndarray) -> np.ndarray:
+        """The command as bounded, and slewed by the time that has passed: commands may come faster than they should.
+
+        What the ones before did not take is kept for a while, so that one that comes early is obeyed like any other.
+        """
+        now = self._now()
+        passed = (now - self._passed_ns) / self.period_ns
+        self._passed_ns, self._periods = now, min(self._periods + passed, _MOST_PERIODS)
+        bounded = self.safety.limit(command, min(self._periods, max(passed, 1.0)))
+        self._periods = max(self._periods - self.safety.periods_used, 0.0)
+        return bounded
 
     def watch(self) -> None:
         """Trips when a command is overdue, and after a fault holds or damps the robot once a control period."""
@@ -99,8 +119,10 @@ class GuardedRobot(RobotServer):
             return
         unreached = self._lost_ns is not None and now < self._lost_ns + _REACH_NS
         if self._leave_ns is not None and now >= self._leave_ns and not unreached:
-            self.running = False
-            return
+            self.safety.stop_damping()
+            if not self.safety.moving() or now >= self._leave_ns + self._rest_ns:
+                self.running = False
+                return
         # After a pause of this process, one command is due and not all that were missed.
         self._hold_ns = max(self._hold_ns + self.period_ns, now)
         try:
@@ -111,8 +133,11 @@ class GuardedRobot(RobotServer):
             self._lose(now)
             self.events.append(Fault("driver_ended", str(error), now))
         except BackendError as error:
-            self.running = False
-            self.events.append(Fault("robot_lost", str(error), now))
+            # Tried again all the same: a driver that refuses may tell the robot to rest each time, or find it again
+            if self._refused_ns is None:
+                self._refused_ns = now
+                self.events.append(Fault("robot_lost", str(error), now))
+            self.running = now < self._refused_ns + _REACH_NS
 
     def trip(self, reason: str, detail: str) -> None:
         """Takes over from the controller, if it drives and nothing else has happened before.
@@ -126,14 +151,22 @@ class GuardedRobot(RobotServer):
             self._acted()
 
     def released(self) -> None:
-        """The driver said goodbye: it brought the robot to rest, or left it to us because of a fault."""
-        if self.safety.fault is None:
+        """The driver said goodbye: it brought the robot to rest, or left it to us because of a fault.
+
+        One who leaves a robot in motion is a fault, and we bring it to rest.
+        """
+        moving = self.safety.moving()
+        if self.safety.fault is None and not moving:
             self.running = False
-        else:
-            self.leave()
+            return
+        self.trip("left_in_motion", f"the driver said goodbye before it was at rest: {moving}")
+        self.leave()
 
     def leave(self) -> None:
-        """Lets go of the robot once it has been held for a while; one that cannot be reached just now, after that."""
+        """Lets go of the robot once it has been held for a while, and is at rest, which a slew limit may delay.
+
+        One that cannot be reached just now is left after that.
+        """
         if self._leave_ns is None:
             self._leave_ns = self._now() + round(self.safety.config.fault_seconds * 1e9)
 

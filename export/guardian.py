@@ -3,13 +3,15 @@
     python -m export.guardian --robot robot.json --backend sim
 
 It is small and does nothing else, in a process of its own: a controller that is killed leaves the robot with somebody
-who holds or damps it. It prints one JSON line when it is ready. When its standard input closes it brings the robot to
-rest, closes it, and ends; so it never outlives its purpose.
+who holds or damps it. It prints one JSON line when it is ready. When its standard input closes, its terminal hangs up
+or a signal asks for it, it brings the robot to rest, closes it, and ends; so it never outlives its purpose. A terminal
+cannot stop it for a while, as by Ctrl-Z: nobody would hold the robot.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,9 +29,11 @@ from pathlib import Path
 from export.guarded_robot import GuardedRobot
 from export.real_time import RealTimeOptions, left_alone
 from export.safety import Fault
+from export.safety_limits import check_measured
 from robots.address import is_loopback
 from robots.backend import BackendError
 from robots.datagram import LARGEST
+from robots.dry_run import DryRun
 from robots.hardware_yaml import read_hardware
 from robots.open_backend import BACKENDS, open_backend
 from robots.processors import available_cpus
@@ -41,6 +45,9 @@ _MOST_KEY = 64  # bytes
 _SLICE_NS = 300_000
 _AWAKE_NS = 200_000  # [ns] by which the controller speaks sooner or later, as a rule
 _LAST_WORDS = 64  # datagrams heard, at most, once the controller has ended
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last is what a lost ssh session leaves behind
+_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # by which a terminal stops a process until further notice
+_IN_SIMULATION = ("sim", "mock")  # drivers that move nothing
 
 
 def serve(
@@ -81,7 +88,7 @@ def serve(
             for key, _ in ready:
                 if key.fileobj is sock:
                     ear.answer()
-                elif key.fd == wake or not os.read(lifeline, 4096):
+                elif key.fd == wake or _has_ended(lifeline):
                     selector.unregister(key.fileobj)
                     # Who says goodbye and ends at once is told of together, the last commands before it
                     for _ in range(_LAST_WORDS):
@@ -102,6 +109,30 @@ def _ends(lifeline: int) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(lifeline)
+
+
+def _has_ended(lifeline: int) -> bool:
+    """Whether what can be read there is the end; a terminal that hung up says it by an error."""
+    try:
+        return not os.read(lifeline, 4096)
+    except BlockingIOError:
+        return False  # another reader of the same pipe was quicker
+    except OSError:
+        return True
+
+
+def _check_foreground(lifeline: int) -> None:
+    """Refuses a terminal that reads for somebody else: its keys are not for us, nor would its end be told to us."""
+    try:
+        background = os.tcgetpgrp(lifeline) != os.getpgrp()
+    except OSError:
+        return  # no terminal of ours, so nobody's background
+    if background:
+        raise BackendError(
+            "started in the background of a terminal, whose keys and whose end reach only what runs in its foreground; "
+            "start it without & in a terminal of its own (ssh, tmux), or give it a pipe whose end is its end: "
+            "sleep infinity | python -m export.guardian ... &"
+        )
 
 
 class _Ear:
@@ -168,14 +199,20 @@ class _EventWriter:
     def _write(self) -> None:
         while (event := self._queue.get()) is not None:
             line = json.dumps({"utc": time.time(), **dataclasses.asdict(event)})
+            _say(f"guardian: {event.reason}: {event.detail}")
             try:
-                print(f"guardian: {event.reason}: {event.detail}", file=sys.stderr, flush=True)
                 if self._path is not None:
                     self._path.parent.mkdir(parents=True, exist_ok=True)
                     with open(self._path, "a", encoding="utf-8") as file:
                         file.write(line + "\n")
             except OSError as error:
                 self.failed = error
+
+
+def _say(text: str) -> None:
+    """To whoever started us, if he is still there: a terminal that hung up is no reason for anything."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _key(options: argparse.Namespace) -> bytes:
@@ -206,6 +243,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", type=Path, help="file with 16 to 64 bytes that the controller knows, too")
     parser.add_argument("--key-on-stdin", action="store_true", help="the key comes as a line of hex on standard input")
     parser.add_argument(
+        "--read-only", action="store_true",
+        help="measure and pass no command on; drives that nothing measures are then no reason to refuse",
+    )  # fmt: skip
+    parser.add_argument(
         "--realtime", action="store_true", help="ask for SCHED_FIFO and locked memory, wait awake for the next command"
     )
     parser.add_argument(
@@ -218,22 +259,27 @@ def main() -> None:
     """Command line."""
     options = _parser().parse_args()
     try:
+        _check_foreground(sys.stdin.fileno())
         key = _key(options)
         if not is_loopback(options.host) and not (options.allow_remote and key):
             raise BackendError(f"{options.host} can be reached from other machines; give --allow-remote and --key")
         spec = read_spec(options.robot, options.directory)
-        driver = "sim" if options.hardware is None else read_hardware(options.hardware, spec).driver
+        driver = options.backend or (
+            "sim" if options.hardware is None else read_hardware(options.hardware, spec).driver
+        )
+        if driver not in _IN_SIMULATION and not options.read_only:
+            check_measured(spec)
         with (
-            open_backend(options.backend or driver, spec, seed=options.seed, hardware=options.hardware) as backend,
+            open_backend(driver, spec, seed=options.seed, hardware=options.hardware) as backend,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
         ):
             try:
                 sock.bind((options.host, options.port))
             except (OSError, OverflowError) as error:
                 raise BackendError(f"cannot listen on {options.host}:{options.port}: {error}") from error
-            _guard(GuardedRobot(backend, key), sock, options)
+            _guard(GuardedRobot(DryRun(backend) if options.read_only else backend, key), sock, options)
     except (ToolkitError, OSError, ValueError) as error:
-        print(f"export.guardian: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(f"export.guardian: {' '.join(str(error).split())}")
         sys.exit(2)
 
 
@@ -242,8 +288,10 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     woken, wake = socket.socketpair()
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDS:
         signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
     writer = _EventWriter(options.events)
     wishes, awake_ns = RealTimeOptions(leave_cpu=options.leave_cpu, slice_ns=_SLICE_NS), 0
     if options.realtime:
@@ -262,7 +310,7 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
         finally:
             writer.finish()
     if writer.failed is not None:
-        print(f"export.guardian: {options.events}: {writer.failed.strerror}", file=sys.stderr)
+        _say(f"export.guardian: {options.events}: {writer.failed.strerror}")
     if robot.safety.fault is not None and robot.safety.fault.reason != "not_armed":
         sys.exit(3)
 

@@ -86,8 +86,9 @@ def run(
 ) -> LoopReport:
     """Drives a robot with a policy, in real time, until the time is up, someone stops it, or a fault does.
 
-    The robot is started softly and stopped softly; after a fault it is held or damped, then the loop ends. Closing the
-    backend is the caller's business.
+    The robot is started softly and stopped softly; after a fault it is held or damped until it rests, then the loop
+    ends. Where the very first reading is a fault, nothing is sent. A second Ctrl-C, half a second or more after the
+    first, is a fault, too: the robot is held at once. Closing the backend is the caller's business.
 
     Args:
         backend: The robot or its stand-in.
@@ -119,11 +120,16 @@ def run(
             box.close()
 
 
-def _start(backend: Backend, clock: PeriodicClock, estop: EStop | None) -> tuple[SensorReading, int]:
+def _start(
+    backend: Backend, clock: PeriodicClock, estop: EStop | None, safety: SafetyLayer, end: _Ending
+) -> tuple[SensorReading, int]:
     reading = backend.reset()
     if estop is not None:
         estop.catch_up()  # getting to the start may have taken long
-    return reading, clock.start()
+    started = clock.start()
+    if not safety.arm(reading, started):
+        end.let_go()
+    return reading, started
 
 
 def _drive(
@@ -138,9 +144,8 @@ def _drive(
     longest_streak = round(config.miss_seconds / spec.control_dt)
 
     with stop_signals() as stop, left_alone(options.real_time) as granted:
-        reading, started = _start(backend, clock, options.estop)
+        reading, started = _start(backend, clock, options.estop, safety, end)
         outcome: SensorReading | None = reading
-        safety.arm(reading, started)
         outside = _Outside(box, options, stop, safety, started)
         while True:
             begin = clock.now()
@@ -200,6 +205,8 @@ class _Outside:
 
     def look(self, step: ControlStep, now_ns: int) -> None:
         """Before the command is made: may trip, begin a soft stop, or change the policy."""
+        if self._stop.insisted:
+            self._safety.trip("operator_stop", "Ctrl-C was pressed again while it was stopped softly", now_ns)
         request = self._box.stop_request
         if request:
             if request >= StopRequest.EMERGENCY:
@@ -241,12 +248,12 @@ class _Ending:
     def __init__(self, safety: SafetyLayer, ticks: int, fault_ticks: int) -> None:
         self._safety, self._ticks, self._fault_ticks = safety, ticks, fault_ticks
         self._last_tick: int | None = None
-        self._robot_lost = False  # nothing is left to hold
+        self._let_go = False  # nothing more is sent
         self.reason = "time"
 
     def asked(self, last: SensorReading, ask: Callable[[], SensorReading]) -> SensorReading:
         """The answer of a robot, or the last one when there is no robot any more, which is a fault."""
-        if not self._robot_lost:
+        if not self._let_go:
             try:
                 return ask()
             except BackendError as error:
@@ -255,7 +262,7 @@ class _Ending:
 
     def told(self, tell: Callable[[np.ndarray], None], command: np.ndarray) -> None:
         """Tells the robot something if there still is one."""
-        if not self._robot_lost:
+        if not self._let_go:
             try:
                 tell(command)
             except BackendError as error:
@@ -263,14 +270,22 @@ class _Ending:
 
     def _lose(self, error: BackendError) -> None:
         self._safety.trip("backend_lost", str(error), time.monotonic_ns())
-        self._robot_lost = True
+        self._let_go = True
+
+    def let_go(self) -> None:
+        """The robot is sent nothing, from now on: it could not be armed, so nobody knows what would hold it."""
+        self._let_go = True
 
     def reached(self, ticks: int, stop: StopFlag) -> bool:
         if self._safety.fault is not None:
             self.reason = "fault"
             if self._last_tick is None:
                 self._last_tick = ticks + self._fault_ticks
-            return self._robot_lost or ticks >= self._last_tick
+            if self._let_go or ticks < self._last_tick:
+                return self._let_go
+            # What it is told last it may keep for ever, so that must be rest, at which a slew limit arrives late
+            self._safety.stop_damping()
+            return not self._safety.moving() or ticks > self._last_tick + self._safety.limits.rest_periods
         if not self._safety.stopping and (ticks >= self._ticks or stop.reason is not None):
             self.reason = stop.reason or "time"
             self._safety.soft_stop()

@@ -10,6 +10,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _SLACK_NS = 1  # [ns] that a timer may be late for the sake of others; by defaul
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # prctl(2)
 # [us] of waking that a core may take, "n/a" for none at all: then it does not sleep; "0": any
 _RESUME_LATENCY = "/sys/devices/system/cpu/cpu{}/power/pm_qos_resume_latency_us"
+_INSISTING_NS = 500_000_000  # [ns] a key that is held down, or pressed twice by mistake, is quicker
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}  # syscall(2) numbers: libc has no such function
 
 
@@ -66,6 +68,7 @@ class StopFlag:
     """Whether someone asked the loop to stop."""
 
     reason: str | None = None  # "SIGINT" | "SIGTERM" | "SIGHUP", or who else asked
+    insisted = False  # Ctrl-C was pressed again: no more gentleness
 
 
 @contextmanager
@@ -103,22 +106,28 @@ def _let_collect(collecting: bool) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a flag, so that the robot is brought to rest; another ends it.
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag, so that the robot is brought to rest; none of them ends anything.
 
-    SIGHUP is what a lost ssh session sends: whoever watched does so no more.
+    SIGHUP is what a lost ssh session sends, more than once at times: whoever watched does so no more. A second SIGINT,
+    half a second or more after the first, is told apart: somebody wants it to end more quickly. SIGTERM and SIGHUP come
+    from programs, and say no more the second time.
 
     Yields:
         The flag. Outside the main thread no handler can be installed, and it stays unset.
     """
-    flag = StopFlag()
+    flag, first_ns = StopFlag(), None
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        if flag.reason is not None:
-            raise KeyboardInterrupt
-        flag.reason = signal.Signals(number).name
+        nonlocal first_ns
+        if flag.reason is None:
+            flag.reason = signal.Signals(number).name
+        if number == signal.SIGINT:
+            now = time.monotonic_ns()
+            first_ns = now if first_ns is None else first_ns
+            flag.insisted = flag.insisted or now - first_ns >= _INSISTING_NS
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

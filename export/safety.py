@@ -51,10 +51,13 @@ class SafetyLayer:
         self._sent = self.limits.rest.copy()
         self._hold = self.limits.rest.copy()
         self._velocity = np.zeros(spec.act_dim)  # [rad/s | m/s] last finite joint velocities, for damping
+        self._begun = self.limits.rest.copy()  # hold command that the soft start began from
+        self._share, self._fade = 0.0, 1.0  # blend at which the soft stop began, and how much of that is left
         self._damps = self.config.on_fault == "damp"
         self._target, self._low, self._high = (np.empty(spec.act_dim) for _ in range(3))
         self._command_shape = (spec.act_dim,)
-        self._has_slew = bool(np.isfinite(self.limits.slew_step).any())
+        self._slews = np.isfinite(self.limits.slew_step)
+        self._has_slew, self._slew_step = bool(self._slews.any()), self.limits.slew_step.copy()
         # Bounds are kept by fmax and fmin: they take `out` by position, which costs least, and let no NaN through.
         self._lower, self._upper = self.limits.lower, self.limits.upper
         self._least, self._most = self.limits.legal_readings()
@@ -72,26 +75,50 @@ class SafetyLayer:
         """Whether a soft stop has run out and what was sent last is the hold command, slew included."""
         return self.stopping and self.blend <= 0.0 and np.array_equal(self._sent, self._hold)
 
+    @property
+    def periods_used(self) -> float:
+        """How many control periods' slew the last command took, of the drive that took most."""
+        return float(np.max(np.abs(self._sent - self._target) / self.limits.slew_step))
+
+    def moving(self) -> str:
+        """The drives that what was sent last does not leave at rest; a position is rest, wherever it is.
+
+        Returns:
+            A few words for a person; empty if there is none.
+        """
+        rest = self.limits.rest
+        moving = np.flatnonzero((self._sent != rest) & ~self.limits.holds_position)
+        return ", ".join(f"{self.limits.actuators[i]} was last sent {self._sent[i]:g}" for i in moving)
+
     def arm(self, reading: SensorReading, now_ns: int) -> bool:
         """Clears a fault and begins a soft start from where the robot is. Someone decides this, never a timer.
+
+        Who may not arm it must send nothing to a robot that he does not hold already. Who does holds it on: positions
+        where they are measured, else as last sent.
 
         Args:
             reading: The newest reading.
             now_ns: [ns] monotonic clock.
 
         Returns:
-            Whether it is armed: False if this very reading trips it again, with `fault` saying why.
+            Whether it is armed: False if this very reading trips it again, or a drive stands outside what it may be
+            sent, with `fault` saying why.
         """
-        self.fault, self.blend, self.stopping, self._sequence, self._astray = None, 0.0, False, -1, 0
-        if not self.check_reading(reading, now_ns):
-            return False
-        self._sequence = -1  # the loop checks this very reading again, and must not take it for a repeated one
+        self.fault, self.blend, self.stopping, self._astray = None, 0.0, False, 0
+        self._sequence, self._damps = -1, self.config.on_fault == "damp"
         # Position drives start at the measured pose: any other first command would be a jump.
-        np.copyto(self._hold, self.limits.rest)
-        known = self.limits.holds_position & (self.limits.position_channel >= 0)
-        self._hold[known] = reading.values[self.limits.position_channel[known]]
-        np.clip(self._hold, self.limits.lower, self.limits.upper, out=self._hold)
-        np.copyto(self._sent, self._hold)
+        fits = reading.values.shape == self._shape
+        pose = self.limits.pose(reading.values) if fits else np.full(self._command_shape, np.nan)
+        known = np.isfinite(pose)
+        np.copyto(self._sent, np.clip(pose, self._lower, self._upper), where=known)
+        if self.check_reading(reading, now_ns) and (outside := self.limits.outside_commands(pose)) is not None:
+            self.trip("outside_commands", outside, now_ns)
+        self._sequence = -1  # the loop checks this very reading again, and must not take it for a repeated one
+        if self.fault is not None:
+            return False
+        np.copyto(self._sent, self.limits.rest, where=~known)
+        np.copyto(self._hold, self._sent)
+        np.copyto(self._begun, self._sent)
         return True
 
     def check_reading(self, reading: SensorReading, now_ns: int) -> bool:
@@ -137,11 +164,12 @@ class SafetyLayer:
             np.take(values, self.limits.velocity_channel, out=self._velocity, mode="clip")
         return self.fault is None
 
-    def limit(self, command: np.ndarray) -> np.ndarray:
+    def limit(self, command: np.ndarray, periods: float = 1.0) -> np.ndarray:
         """The command that may be sent.
 
         Args:
             command: (act_dim,) what the policy wants, SI units; anything at all may be in it.
+            periods: How many control periods' slew it may take.
 
         Returns:
             (act_dim,) finite, within limits and slew; an internal buffer that the next call overwrites.
@@ -160,8 +188,11 @@ class SafetyLayer:
         elif self.blend < 1.0 or self.stopping:
             self._blend_in(target)
         if self._has_slew:
-            np.subtract(self._sent, self.limits.slew_step, self._low)
-            np.add(self._sent, self.limits.slew_step, self._high)
+            step = self.limits.slew_step
+            if periods != 1.0:
+                step = np.multiply(step, periods, out=self._slew_step, where=self._slews)
+            np.subtract(self._sent, step, self._low)
+            np.add(self._sent, step, self._high)
             np.fmin(np.fmax(target, self._low, target), self._high, target)
         # What was sent before lies within limits, so this last bound can only shorten a slew step, never lengthen it.
         # It has work to do only where rounding in the blend, or damping, left the limits.
@@ -185,8 +216,15 @@ class SafetyLayer:
     def soft_stop(self) -> None:
         """Begins to blend the policy out; `stopped` says when it is. Calling it twice changes nothing."""
         if not self.stopping and self.fault is None:
-            self.stopping = True
+            self.stopping, self._share, self._fade = True, self.blend, 1.0
             self._hold_here()
+
+    def stop_damping(self) -> None:
+        """After a fault, holds from now on, also what was damped.
+
+        A drive keeps its last command for ever, and a brake that stays on when nothing moves any more is a push.
+        """
+        self._damps = False
 
     def _hold_here(self) -> None:
         """Positions stay where they were last sent to: going anywhere else, home included, would be a motion."""
@@ -195,17 +233,26 @@ class SafetyLayer:
 
     def _fault_target(self, target: np.ndarray) -> None:
         np.copyto(target, self._hold)
-        if self.config.on_fault == "damp":
+        if self._damps:
             np.multiply(self._velocity, self.limits.damping, out=target, where=self.limits.damps)
             np.negative(target, out=target, where=self.limits.damps)
 
     def _blend_in(self, target: np.ndarray) -> None:
-        """Between the hold command and the policy's, in place."""
-        self.blend = max(self.blend - self._fall, 0.0) if self.stopping else min(self.blend + self._rise, 1.0)
-        if self.blend < 1.0:
-            target -= self._hold
-            target *= self.blend
-            target += self._hold
+        """Between the hold command and the policy's, in place.
+
+        A stop during the soft start fades out what that has come to: the policy's share stands still, and where the
+        start began is as much a part of the command as before, else the first command of the stop would be a jump.
+        """
+        if not self.stopping:
+            self.blend = min(self.blend + self._rise, 1.0)
+            if self.blend < 1.0:
+                _mix(target, self._hold, self.blend)
+            return
+        self._fade = max(self._fade - self._fall, 0.0)
+        self.blend = self._share * self._fade
+        if self._share < 1.0:
+            _mix(target, self._begun, self._share)
+        _mix(target, self._hold, self._fade)
 
     def _check_finite(self, values: np.ndarray, now_ns: int) -> bool:
         finite = np.isfinite(values)
@@ -244,6 +291,13 @@ class SafetyLayer:
             angle = math.degrees(math.acos(max(1.0 - 2.0 * (x * x + y * y) / norm, -1.0)))
             most = math.degrees(math.acos(self._least_cos))
             self.trip("tilt", f"leans by {angle:.0f} degrees, allowed {most:.0f}", now_ns)
+
+
+def _mix(target: np.ndarray, other: np.ndarray, share: float) -> None:
+    """Leaves `share` of the target, in place, and the rest to the other."""
+    target -= other
+    target *= share
+    target += other
 
 
 def _checked(config: SafetySpec) -> SafetySpec:

@@ -9,6 +9,9 @@ import numpy as np
 from robots.safety_spec import SafetySpec
 from robots.spec import RobotSpec, ToolkitError
 
+# A joint that stands beside its command range by less is let be: it sags, or rests at a stop, by about as much
+_NEAR = 0.01  # of the range
+
 
 class SafetyError(ToolkitError):
     """A safety layer that was set up or called wrongly."""
@@ -19,6 +22,7 @@ class SafetyLimits:
     """Limits of one robot, looked up once. An actuator's joint is `ActionTerm.moves`."""
 
     channels: tuple[str, ...]  # every raw measurement, as in spec.channels
+    actuators: tuple[str, ...]  # (act_dim,) as in spec.action
     lower: np.ndarray  # (act_dim,) [unit] least command
     upper: np.ndarray  # (act_dim,) [unit] greatest command
     slew_step: (
@@ -61,6 +65,7 @@ class SafetyLimits:
         lost = [term for term, channel in zip(spec.action, at, strict=True) if term.kind == "position" and channel < 0]
         return cls(
             channels=spec.channels,
+            actuators=spec.action_names,
             lower=lower.astype(float),
             upper=upper.astype(float),
             slew_step=np.array([np.inf if t.slew is None else t.slew * spec.control_dt for t in spec.action]),
@@ -76,6 +81,47 @@ class SafetyLimits:
             watched_reason=tuple(reason for *_, reason in watched),
             unwatched=tuple(unwatched),
             unmeasured=tuple(term.actuator for term in lost if term.actuator not in config.unmeasured),
+        )
+
+    @property
+    def rest_periods(self) -> int:
+        """Control periods that the slowest drive takes to come to rest from either end of its range."""
+        farthest = np.maximum(self.upper - self.rest, self.rest - self.lower)
+        return int(np.ceil(np.where(self.holds_position, 0.0, farthest) / self.slew_step).max())
+
+    def pose(self, values: np.ndarray) -> np.ndarray:
+        """Where the position drives stand.
+
+        Args:
+            values: (len(channels),) of a reading.
+
+        Returns:
+            (act_dim,) [unit]; NaN where a drive keeps no position, or none was measured that is a number.
+        """
+        known = self.holds_position & (self.position_channel >= 0)
+        pose = np.where(known, values[self.position_channel], np.nan)
+        return np.where(np.isfinite(pose), pose, np.nan)
+
+    def outside_commands(self, pose: np.ndarray) -> str | None:
+        """Which drive stands where no command may send it: its first one would be a jump that no slew limit stops.
+
+        Borne are a hundredth of the range, by which a joint misses its command anyway, and one slew step, which it may
+        be sent at once.
+
+        Args:
+            pose: (act_dim,) as `pose` returns it.
+
+        Returns:
+            One line for a person; None if there is no such drive.
+        """
+        borne = _NEAR * (self.upper - self.lower) + np.where(np.isfinite(self.slew_step), self.slew_step, 0.0)
+        outside = np.flatnonzero((pose < self.lower - borne) | (pose > self.upper + borne))
+        if not outside.size:
+            return None
+        i = outside[0]
+        return (
+            f"{self.actuators[i]} stands at {pose[i]:g}, and may be sent to [{self.lower[i]:g}, {self.upper[i]:g}] "
+            f"(borne: {borne[i]:.2g} beside it); move it there by hand, or widen its lower and upper"
         )
 
     def legal_readings(self) -> tuple[np.ndarray, np.ndarray]:
@@ -109,3 +155,22 @@ def _watched(
         bounds.append((watch.channel, low, np.inf if watch.upper is None else watch.upper, watch.reason))
     watched = [(position[channel], *rest) for channel, *rest in bounds if channel in position]
     return watched, [channel for channel, *_ in bounds if channel not in position]
+
+
+def check_measured(spec: RobotSpec) -> None:
+    """Refuses a robot with a drive that would have to begin from anywhere.
+
+    Args:
+        spec: The robot.
+
+    Raises:
+        SafetyError: Nobody knows where a position drive stands, and nobody said that this is known.
+    """
+    unmeasured = SafetyLimits.from_spec(spec).unmeasured
+    if unmeasured:
+        drives = ", ".join(unmeasured)
+        raise SafetyError(
+            f"nothing measures where {drives} stands, so it would begin at its offset, wherever it is. In robot.yaml, "
+            "name the `joint` that it moves and observe its joint_pos, or say that you know, under `safety`: "
+            f"`unmeasured: [{drives}]`"
+        )

@@ -10,6 +10,7 @@ brings its robot to rest, and ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -67,26 +68,28 @@ class DriverProcess(Backend):
         self._step_seconds, self._reset_seconds = step_seconds, reset_seconds
         self._last: SensorReading | None = None  # since reset
         self._offset = 0  # of the process's numbers, so that ours go on where the last process stopped
-        self._running = False
         self._recovering = False  # a new process has not reached the robot yet
-        self._child: _Child | None = _Child(self._what)
+        self._closed = False
+        self._child: _Child | None = None  # None while it cannot be started, and after the end
         try:
-            self._open()
+            self._child = self._started()
+            self._open(self._child)
         except BackendError:
-            self._child.end()
+            self.close()
             raise
 
     @property
     def pid(self) -> int:
         """The process that drives now."""
-        return self._open_child().process.pid
+        if self._child is None:
+            raise BackendError("no driver's process is there just now")
+        return self._child.process.pid
 
     def reset(self) -> SensorReading:
         """As the driver does it; in a new process, if the last one ended."""
-        self._running = False
+        self._check_open()
         self._last, self._offset = None, 0
         self._last = self._blocking(_RESET)
-        self._running = True
         return self._last
 
     def step(self, command: np.ndarray) -> SensorReading:
@@ -96,67 +99,74 @@ class DriverProcess(Backend):
             DriverEndedError: The process is gone, said once; the next steps reach the robot through a new one.
             BackendError: Refused by the driver.
         """
-        child = self._open_child()
-        if not self._running or self._last is None:
+        self._check_open()
+        if self._last is None:
             raise BackendError("step before reset")
         check_command(self.spec, command)
-        if self._recovering:
-            return self._recover(child, self._last)
-        until = time.monotonic() + self._step_seconds
-        try:
-            if child.asked_at is not None:
-                self._last = self._newer(child.answer(until), self._last)
-            if child.asked_at is None:
-                child.ask(_STEP + command.tobytes())
-                self._last = self._newer(child.answer(until), self._last)
-        except (EOFError, OSError):
-            raise self._ended() from None
-        if child.silent_for > _HANG:
-            raise self._ended(f"did not answer for {_HANG:g} s")
-        return self._last
+        return self._promptly(_STEP + command.tobytes(), self._last)
 
     def measure(self) -> SensorReading:
-        """As the driver does it; the last reading again while a new process finds the robot."""
-        child = self._open_child()
-        if self._recovering and self._last is not None:
-            return self._recover(child, self._last)
-        reading = self._blocking(_MEASURE)
-        if self._running:
-            self._last = reading
-        return reading
+        """As the driver does it; after a reset with no more patience than `step`."""
+        self._check_open()
+        return self._blocking(_MEASURE) if self._last is None else self._promptly(_MEASURE, self._last)
 
     def close(self) -> None:
         """Lets the driver bring its robot to rest, and ends the process. Closing twice is allowed."""
+        self._closed = True
         child, self._child = self._child, None
         if child is not None:
             child.end(_FAREWELL)
 
-    def _open_child(self) -> _Child:
-        if self._child is None:
+    def _check_open(self) -> None:
+        if self._closed:
             raise BackendError("the connection to the robot is closed")
-        return self._child
 
-    def _open(self) -> None:
+    def _started(self) -> _Child:
+        try:
+            return _Child(self._what)
+        except OSError as error:  # a limit on processes, memory or files
+            raise DriverEndedError(f"a new process for the driver cannot be started: {error}") from error
+
+    def _open(self, child: _Child) -> None:
         """Waits for the driver to be open."""
-        child = self._open_child()
         try:
             answer = child.answer(time.monotonic() + _START)
         except (EOFError, OSError):
-            raise self._ended("ended while it started") from None
+            raise self._ended(child, "ended while it started") from None
         if answer is None:
-            raise self._ended(f"was not ready within {_START:g} s")
+            raise self._ended(child, f"was not ready within {_START:g} s")
         if answer[:1] != _READY:
             raise BackendError(_text(answer))
         self._recovering = False
 
+    def _promptly(self, request: bytes, last: SensorReading) -> SensorReading:
+        """Asks for what must not take long: whoever holds the robot is waiting."""
+        child = self._child
+        if child is None or self._recovering:
+            return self._recover(child, last)
+        until = time.monotonic() + self._step_seconds
+        try:
+            if child.asked_at is not None:
+                self._last = last = self._newer(child, child.answer(until), last)
+            if child.asked_at is None:
+                child.ask(request)
+                self._last = last = self._newer(child, child.answer(until), last)
+        except (EOFError, OSError):
+            raise self._ended(child) from None
+        if child.silent_for > _HANG:
+            raise self._ended(child, f"did not answer for {_HANG:g} s")
+        return last
+
     def _blocking(self, request: bytes) -> SensorReading:
         """Asks for something that may take a while."""
-        child = self._open_child()
-        if self._recovering:
+        child = self._child
+        if child is None or self._recovering:
             # Whatever that one is at, nobody waits for it any more.
-            child.end()
-            self._child = child = _Child(self._what)
-            self._open()
+            if child is not None:
+                child.end()
+            self._child = None
+            self._child = child = self._started()
+            self._open(child)
         try:
             # With the answer to an earlier step still due, every later answer would be taken for another one's.
             settled = child.asked_at is None or child.answer(time.monotonic() + _HANG) is not None
@@ -164,50 +174,57 @@ class DriverProcess(Backend):
                 child.ask(request)
             answer = child.answer(time.monotonic() + self._reset_seconds) if settled else None
         except (EOFError, OSError):
-            raise self._ended() from None
+            raise self._ended(child) from None
         if answer is None:
-            raise self._ended(f"did not answer for {child.silent_for:.1f} s")
-        return self._reading(answer)
+            raise self._ended(child, f"did not answer for {child.silent_for:.1f} s")
+        return self._reading(child, answer)
 
-    def _recover(self, child: _Child, last: SensorReading) -> SensorReading:
+    def _recover(self, child: _Child | None, last: SensorReading) -> SensorReading:
         """One look at how far the new process is; nothing is sent through it before it has heard the robot."""
+        if child is None:
+            with contextlib.suppress(DriverEndedError):  # that there is none was said; it is tried again next time
+                self._child = self._started()
+            return last
         try:
             answer = child.answer(0.0)
             if answer is not None and answer[:1] != _READING:
                 if answer[:1] == _REFUSAL and not child.was_ready:
-                    raise self._ended(f"could not open the robot: {_text(answer)}")
+                    raise self._ended(child, f"could not open the robot: {_text(answer)}")
                 child.was_ready = True
                 child.ask(_RESET)  # again, if the robot was not heard in time
         except (EOFError, OSError):
-            raise self._ended() from None
+            raise self._ended(child) from None
         if child.silent_for > max(_START, self._reset_seconds):
-            raise self._ended("did not reach the robot")
+            raise self._ended(child, "did not reach the robot")
         if answer is None or answer[:1] != _READING:
             return last
         self._recovering, self._offset = False, last.sequence + 1
-        self._last = self._reading(answer)
+        self._last = self._reading(child, answer)
         return self._last
 
-    def _ended(self, how: str = "") -> DriverEndedError:
-        """Starts the next process; returns what to raise about the last one."""
-        child = self._open_child()
+    def _ended(self, child: _Child, how: str = "") -> DriverEndedError:
+        """Starts the next process, or leaves that to the next step; returns what to raise about the last one."""
         code = child.end()
-        self._child, self._recovering = _Child(self._what), True
+        self._child, self._recovering = None, True
         if not how:
             # The signal's number is all that a crash leaves behind
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return DriverEndedError(f"the driver's process {how}; a new one is being started")
+        next_one = "a new one is being started"
+        try:
+            self._child = self._started()
+        except DriverEndedError as error:
+            next_one = f"{error}; it is tried again and again"
+        return DriverEndedError(f"the driver's process {how}; {next_one}")
 
-    def _newer(self, answer: bytes | None, last: SensorReading) -> SensorReading:
-        return last if answer is None else self._reading(answer)
+    def _newer(self, child: _Child, answer: bytes | None, last: SensorReading) -> SensorReading:
+        return last if answer is None else self._reading(child, answer)
 
-    def _reading(self, answer: bytes) -> SensorReading:
+    def _reading(self, child: _Child, answer: bytes) -> SensorReading:
         if answer[:1] == _REFUSAL:
-            self._running = False
             raise BackendError(_text(answer))
         expected = 1 + _HEAD.size + 8 * len(self.spec.channels)
         if answer[:1] != _READING or len(answer) != expected:
-            raise self._ended(f"answered {len(answer)} bytes; expected a reading of {expected}")
+            raise self._ended(child, f"answered {len(answer)} bytes; expected a reading of {expected}")
         sequence, timestamp_ns = _HEAD.unpack_from(answer, 1)
         values = np.frombuffer(answer, dtype=np.float64, offset=1 + _HEAD.size).copy()
         return SensorReading(values, timestamp_ns, sequence + self._offset)
@@ -217,15 +234,20 @@ class _Child:
     """One life of the driver's process."""
 
     def __init__(self, what: tuple[OpenDriver, RobotSpec, HardwareSpec]) -> None:
-        self._pipe, there = Pipe()
-        with there:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "robots.driver_process", str(there.fileno())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[there.fileno()],
-            )  # fmt: skip
         self.asked_at: float | None = None  # [s] monotonic, when what is not answered yet was asked
         self.was_ready = False
-        self.ask(what)
+        self._pipe, there = Pipe()
+        with there:
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "robots.driver_process", str(there.fileno())],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[there.fileno()],
+                )  # fmt: skip
+            except OSError:
+                self._pipe.close()
+                raise
+        with contextlib.suppress(OSError):  # it has ended already, which its answer will tell
+            self.ask(what)
 
     @property
     def silent_for(self) -> float:
@@ -270,8 +292,9 @@ def serve(pipe: Connection) -> None:
     Args:
         pipe: To the other side.
     """
-    # The guardian ends in order when a terminal or systemd signals all of a group, and needs its driver for that.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # The guardian ends in order when a terminal or systemd signals all of a group, and needs its driver for that; and
+    # it does not stop for a Ctrl-Z.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(os, "sched_setscheduler"):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # a real-time guardian's class is inherited

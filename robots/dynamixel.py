@@ -62,7 +62,11 @@ class DynamixelBus(ServoBus):
         except ServoError as fault:
             if fault.reason != _ALERT_REASON:
                 raise
-            raise ServoError(fault.servo, self._hardware_errors(fault.servo)) from fault
+            try:
+                errors = self._hardware_errors(fault.servo)
+            except OSError as error:  # pulled out just now
+                raise self.gone(error) from error
+            raise ServoError(fault.servo, errors) from fault
 
     def _request(self, address: int, size: int) -> None:
         servos = list(self.servos)

@@ -8,6 +8,8 @@ LeRobot's `connect` sets the motors up with torque off and then turns it on: the
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from typing import Any
 
@@ -65,6 +67,7 @@ class LerobotBackend(Backend):
         self._observation: dict[str, Any] = {}  # what the last reading was made of
         self.misses = 0  # rounds without a good reading since the last one
         self._connected = self._running = self._closed = False
+        self._prepared = False  # connected, known to be calibrated, and limp until a reset
 
     def reset(self) -> SensorReading:
         """Takes the arm over where it stands: its present positions are sent as goals before torque is asked for.
@@ -113,7 +116,9 @@ class LerobotBackend(Backend):
         return self._measure()
 
     def close(self) -> None:
-        """Disconnects, leaving torque on unless `on_close` is release. Closing twice is allowed.
+        """Disconnects, leaving torque on unless `on_close` is release, and logs what was sent otherwise than asked.
+
+        Closing twice is allowed.
 
         Raises:
             BackendError: LeRobot could not disconnect.
@@ -121,6 +126,8 @@ class LerobotBackend(Backend):
         if self._closed:
             return
         self._closed, self._running = True, False
+        for note in self.sent.notes:
+            logging.getLogger(__name__).warning("%s", note)
         if self._connected:
             config = getattr(self.robot, "config", None)
             if hasattr(config, _TORQUE_FIELD):
@@ -133,10 +140,11 @@ class LerobotBackend(Backend):
 
     def _connect(self) -> None:
         self._open()
-        if self._connected:
+        if self._prepared:
             return
-        self._call("connect", calibrate=False)
-        self._connected = True
+        if not self._connected:
+            self._call("connect", calibrate=False)
+            self._connected = True
         if not self._is_calibrated():
             self.close()
             raise BackendError(
@@ -144,6 +152,7 @@ class LerobotBackend(Backend):
             )
         if self._has_torque_switch():
             self._call("bus.disable_torque")  # until a reset tells it to stay where it is
+        self._prepared = True
 
     def _is_calibrated(self) -> bool:
         try:
@@ -167,13 +176,13 @@ class LerobotBackend(Backend):
             raise BackendError(f"LeRobot's {name} failed: {type(error).__name__}: {error}") from error
 
     def _observe(self) -> dict[str, Any]:
-        """An observation with a number for everything that is read."""
+        """An observation with a finite number for everything that is read: what is read may be sent as a goal."""
         observation = self._call("get_observation")
         needed = [*self._position, *self._velocity, *self._effort, *self._wiring.sensor_sources, *self._actions]
         for key in needed:
-            if not _is_number(observation.get(key) if isinstance(observation, dict) else None):
+            if not _is_finite(observation.get(key) if isinstance(observation, dict) else None):
                 found = observation.get(key, "nothing") if isinstance(observation, dict) else observation
-                raise BackendError(f"LeRobot's observation has no number for {key}, but {found!r}")
+                raise BackendError(f"LeRobot's observation has no number for {key}, but {found!r}; it must be finite")
         return observation
 
     def _measure(self) -> SensorReading:
@@ -262,3 +271,11 @@ def _is_number(value: object) -> bool:
     if isinstance(value, (int, float)):
         return not isinstance(value, bool)
     return getattr(value, "shape", None) == () and hasattr(value, "__float__")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that an arm may be sent."""
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):  # a complex number, or one beyond every float
+        return False

@@ -7,6 +7,7 @@ ros2_control's broadcasters and controllers speak. See docs/ros2.md.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from typing import Any
@@ -84,7 +85,12 @@ class Ros2Backend(Backend):
         return reading
 
     def step(self, command: np.ndarray) -> SensorReading:
-        """Sends one command; returns the newest reading, or the previous one again if none came in time."""
+        """Sends one command; returns the newest reading, or the previous one again if none came in time.
+
+        Raises:
+            BackendError: As of every backend; or nobody can tell any more who the robot is. Each such step tells it to
+                rest instead, until a reset.
+        """
         self._check_open()
         if not self._running or self._last is None:
             raise BackendError("step before reset")
@@ -93,27 +99,32 @@ class Ros2Backend(Backend):
         self._send(self._wiring.targets(command))
         newer = self._inbox.newer_than(self._number, self._options.wait_seconds)
         self._check_fault()
-        if newer is not None:
-            self._take(newer, self._last.sequence + 1)
-        return self._last
+        return self._last if newer is None else self._take(newer, self._last.sequence + 1)
 
     def measure(self) -> SensorReading:
-        """Waits for a reading that is newer than the call; sends nothing."""
+        """Waits for a reading that is newer than the call; sends nothing.
+
+        After a reset it has no more patience than `step`, and then returns the newest reading again: who holds the
+        robot must not be kept from doing so by one that has fallen silent.
+        """
         self._check_open()
-        return self._fresh(self._options.reset_seconds, 0 if self._last is None else self._last.sequence + 1)
+        if not self._running or self._last is None:
+            return self._fresh(self._options.reset_seconds, 0 if self._last is None else self._last.sequence + 1)
+        self._check_fault()
+        newer = self._inbox.newer_than(self._inbox.number, self._options.wait_seconds)
+        newer = newer or self._inbox.newer_than(self._number, 0.0)
+        self._check_fault()
+        return self._last if newer is None else self._take(newer, self._last.sequence + 1)
 
     def close(self) -> None:
         """Sends a last command if any was sent, position drives hold, others get zero, and leaves the domain."""
         if self._node is None:
             return
         self._inbox.close()
-        if self._sent is not None:
-            hold = np.array([term.kind == "position" for term in self.spec.action])
-            try:
-                self._send(np.where(hold, self._sent, 0.0))
+        # Nobody may be left to hear it; cyclonedds 11.0.1 raises an AttributeError when that took too long.
+        with contextlib.suppress(BackendError, AttributeError):
+            if self._rest():
                 self._writer.wait_for_acks(_FAREWELL)
-            except (BackendError, AttributeError):
-                pass  # Nobody is left to hear it; cyclonedds 11.0.1 raises an AttributeError when that took too long.
         self._running = False
         self._node.close()
         self._node = None
@@ -128,9 +139,21 @@ class Ros2Backend(Backend):
             raise BackendError("the connection to the robot is closed")
 
     def _check_fault(self) -> None:
-        if self._inbox.fault is not None:
-            self._running = False
-            raise BackendError(f"ROS 2 domain {self._options.domain}: {self._inbox.fault}")
+        """Refuses to go on with a fault, which lasts until a reset; a robot in motion is told to rest each time."""
+        if self._inbox.fault is None:
+            return
+        if self._running:  # a reset moves nothing: what was told last may be long ago by then
+            with contextlib.suppress(BackendError):  # the fault is what is told
+                self._rest()
+        raise BackendError(f"ROS 2 domain {self._options.domain}: {self._inbox.fault}; it obeys again after a reset")
+
+    def _rest(self) -> bool:
+        """Tells position drives their last target once more and others zero; False if nothing was ever told."""
+        if self._sent is None:
+            return False
+        hold = np.array([term.kind == "position" for term in self.spec.action])
+        self._send(np.where(hold, self._sent, 0.0))
+        return True
 
     def _fresh(self, timeout: float, sequence: int) -> SensorReading:
         """A reading of something that arrives from now on."""

@@ -125,4 +125,4 @@ class RobotServer:
         raise BackendError(f"a driver does not send messages of kind {message.kind}")
 
     def released(self) -> None:
-        """The driver said goodbye."""
+        """The driver said goodbye; whether the robot is at rest is for who guards it to see."""

@@ -126,7 +126,7 @@ class ServoBus(ABC):
                 self.port.drain()  # the others may still be answering, and a new question would talk over them
                 raise
         except OSError as error:  # of the draining, too
-            raise BackendError(f"the serial port {self.port.path} is gone: {error}") from error
+            raise self.gone(error) from error
         return [
             [r.decode(answer[r.address - start : r.address - start + r.size]) for answer in answers] for r in registers
         ]
@@ -149,9 +149,20 @@ class ServoBus(ABC):
         try:
             result = self._send(register.address, register.size, payload)
         except OSError as error:
-            raise BackendError(f"the serial port {self.port.path} is gone: {error}") from error
+            raise self.gone(error) from error
         if result != 0:
             raise BackendError(f"the serial port {self.port.path} did not take a packet (code {result})")
+
+    def gone(self, error: OSError) -> BackendError:
+        """What to raise when the port itself fails.
+
+        Args:
+            error: What the system said of it.
+
+        Returns:
+            A refusal that names the port.
+        """
+        return BackendError(f"the serial port {self.port.path} is gone: {error}")
 
     @abstractmethod
     def radians_per_second(self) -> list[float]:

@@ -38,6 +38,8 @@ from robots.spec import RobotSpec
 
 _ATTEMPTS = 4  # times a request is sent before the robot counts as gone
 _FAREWELLS = 3  # nobody answers one, and the robot's side takes the loss of it for the loss of its controller
+_LAST_COMMANDS = 4  # times the last command is sent, unless it is answered sooner
+_LAST_WAIT = 0.1  # [s] for which each of these is waited for, at most
 _LEAST_WAIT_NS = 50_000  # [ns] for which an answer is waited for, however late it is already
 # Datagrams taken at a time, however late it is: what stays behind is older than what comes, and doubled answers, of
 # which more come than one a step, would pile up until every reading is stale. Noise without end must not hold a loop
@@ -50,6 +52,9 @@ _Taken = TypeVar("_Taken")
 
 class UdpBackend(Backend):
     """Drives a robot that answers on a UDP address."""
+
+    _unanswered = b""  # newest request, in real time, while no answer to it was heard
+    _abandoned = False  # in motion, and its own side has to notice: no farewell
 
     def __init__(
         self,
@@ -119,7 +124,7 @@ class UdpBackend(Backend):
         self._greet()
         reading = self._ask(RESET, np.array([seed], dtype=np.float64), self._reset_timeout)
         self._seed = None
-        self._running = True
+        self._running, self._abandoned, self._unanswered = True, False, b""
         self._newest = reading
         return reading
 
@@ -164,16 +169,34 @@ class UdpBackend(Backend):
         return self._hear(self._wait_ns // 2)
 
     def close(self) -> None:
-        """Tells the robot that nobody drives it any more. Closing twice is allowed."""
+        """Tells the robot that nobody drives it any more. Closing twice is allowed.
+
+        A robot that could not be reached is not told: it was not brought to rest, and its own side must notice.
+        """
         if self._socket is not None:
-            farewell = encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._session_key)
             try:
-                for _ in range(_FAREWELLS):
-                    self._socket.send(farewell)
+                if not self._abandoned:
+                    self._say_goodbye(self._socket)
             except OSError:
                 pass  # Whoever is gone already needs no farewell.
             self._socket.close()
             self._socket = None
+
+    def __exit__(self, *error: object) -> None:
+        """Closes; after an exception without a farewell, if the robot may be in motion: that is no end in order."""
+        self._abandoned = self._abandoned or (self._running and any(error))
+        self.close()
+
+    def _say_goodbye(self, sock: socket.socket) -> None:
+        """The last command brings the robot to rest: the farewell must not overtake it, nor come without it."""
+        wait = min(self.spec.control_dt, _LAST_WAIT)
+        for _ in range(_LAST_COMMANDS - 1 if self._running and self._unanswered else 0):
+            if self._await(sock, time.monotonic() + wait, self._session_key) is not None:
+                break
+            sock.send(self._unanswered)
+        farewell = encode(Message(CLOSE, (self._request + 1) % 2**32, np.empty(0)), self._mark, self._session_key)
+        for _ in range(_FAREWELLS):
+            sock.send(farewell)
 
     def _open_socket(self) -> socket.socket:
         if self._socket is None:
@@ -191,8 +214,9 @@ class UdpBackend(Backend):
         sock = self._open_socket()
         self._next_request()
         self._sent_ns[self._request % _REMEMBERED] = time.monotonic_ns()
+        self._unanswered = encode(Message(kind, self._request, payload), self._mark, self._session_key)
         try:
-            sock.send(encode(Message(kind, self._request, payload), self._mark, self._session_key))
+            sock.send(self._unanswered)
         except OSError as error:
             raise self._gone(error) from error
 
@@ -226,6 +250,7 @@ class UdpBackend(Backend):
                 if reading.sequence > newest.sequence:
                     newest = reading
                 if behind == 0:
+                    self._unanswered = b""
                     break
         except OSError as error:
             raise self._gone(error) from error
@@ -233,6 +258,7 @@ class UdpBackend(Backend):
         return newest
 
     def _gone(self, error: OSError) -> BackendError:
+        self._abandoned = self._abandoned or self._running
         return BackendError(f"no robot at {self._address}: {error.strerror or error}")
 
     def _greet(self) -> None:

@@ -14,7 +14,10 @@ from robots.spec import RobotSpec
 
 
 class CrashingDriver(MockBackend):
-    """The mock. `hardware` is its seed, or a folder: a file `die`, `hang`, `slow` or `babble` in it does that, once."""
+    """The mock. `hardware` is its seed, or a folder: a file `die`, `hang`, `slow` or `babble` in it does that, once.
+
+    A file `fault` lasts: each step is told, and refused.
+    """
 
     def __init__(self, spec: RobotSpec, hardware: HardwareSpec | int | Path) -> None:
         self.folder = hardware if isinstance(hardware, Path) else None
@@ -32,6 +35,8 @@ class CrashingDriver(MockBackend):
         if self._asked("babble"):
             return SensorReading(np.zeros(1), 0, 7)
         self._tell(command[0])
+        if self.folder is not None and (self.folder / "fault").exists():
+            raise BackendError("another robot speaks")
         return super().step(command)
 
     def close(self) -> None:

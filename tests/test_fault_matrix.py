@@ -5,6 +5,8 @@ the motors. Safe is: the arm's drive is sent where it was, the hand gets no effo
 applies, and one control period; a grace is added for what a busy test machine does to any process.
 """
 
+import dataclasses
+import errno
 import os
 import signal
 import socket
@@ -287,6 +289,110 @@ def test_a_controller_that_is_killed() -> None:
         time.sleep(SAFETY.watchdog_seconds + GRACE + 0.2)
     assert [event.reason for event in events] == ["controller_silent"]
     assert_safe_from(robot, killed, SAFETY.watchdog_seconds)
+
+
+class Fails(Wave):
+    """A policy that fails on its 60th step."""
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        if self.k == 60:
+            raise RuntimeError("no inference")
+        return super().act(observation)
+
+
+def test_a_controller_that_fails() -> None:
+    """An exception in its loop is no goodbye: the guardian holds the robot once the watchdog's time is over."""
+    robot = FaultyRobot()
+    with guarded(robot) as (address, events):
+        with pytest.raises(RuntimeError), UdpBackend(SPEC, address, real_time=True) as backend:
+            run(backend, Fails(), SPEC, seconds=20.0)
+        failed = time.monotonic_ns()
+        time.sleep(SAFETY.watchdog_seconds + GRACE + 0.2)
+    assert [event.reason for event in events] == ["controller_silent"]
+    assert_safe_from(robot, failed, SAFETY.watchdog_seconds)
+
+
+def test_a_command_that_could_not_be_sent() -> None:
+    """The controller gives up and says nothing more; the guardian holds the robot."""
+    robot, failed = FaultyRobot(), []
+    with guarded(robot) as (address, events):
+        with UdpBackend(SPEC, address, real_time=True) as backend:
+            say = backend._say
+
+            def failing(*said: Any) -> None:
+                if len(robot.sent) < 60:
+                    return say(*said)
+                failed.append(time.monotonic_ns())
+                raise backend._gone(OSError(errno.ENOBUFS, "No buffer space available"))
+
+            backend._say = failing  # type: ignore[method-assign]
+            report = run(backend, Wave(), SPEC, seconds=20.0)
+        time.sleep(SAFETY.watchdog_seconds + GRACE + 0.2)
+    assert [fault.reason for fault in report.faults] == ["backend_lost"]
+    assert [event.reason for event in events] == ["controller_silent"]
+    assert_safe_from(robot, failed[0], SAFETY.watchdog_seconds)
+
+
+def test_a_controller_that_leaves_in_motion() -> None:
+    """Whoever says goodbye in mid-motion leaves the guardian to bring the robot to rest, which is on record."""
+    robot = FaultyRobot()
+    with guarded(robot) as (address, events):
+        with UdpBackend(SPEC, address, real_time=True) as backend:
+            backend.reset()
+            for _ in range(60):
+                backend.step(np.array([0.6, 0.5]))
+                time.sleep(PERIOD)
+        left = time.monotonic_ns()
+        time.sleep(SAFETY.fault_seconds + 0.2)
+        held = len(robot.sent)
+        time.sleep(0.1)
+        assert len(robot.sent) == held  # let go of
+    assert [event.reason for event in events] == ["left_in_motion"]
+    assert_safe_from(robot, left, 0.0)
+
+
+@pytest.mark.parametrize(("slew", "on_fault"), [(0.5, "hold"), (None, "damp"), (0.5, "damp")])
+def test_a_fault_with_an_effort_that_takes_long_to_fade(slew: float | None, on_fault: str) -> None:
+    """The controller says goodbye once nothing pushes any more, however long a slew limit makes that."""
+    hand = dataclasses.replace(SPEC.action[1], slew=slew, kd=0.3)
+    safety = dataclasses.replace(SAFETY, on_fault=on_fault, tracking=None)
+    spec = dataclasses.replace(SPEC, action=(SPEC.action[0], hand), joint_limits=(), safety=safety)
+    robot = FaultyRobot(spec)
+
+    class Push:
+        def act(self, observation: np.ndarray) -> np.ndarray:
+            return np.array([0.6, 0.2], dtype=np.float32)
+
+    class Button:
+        asked = 0
+
+        def check(self, now_ns: int) -> str | None:
+            self.asked += 1
+            return "estop_pressed" if self.asked > 200 else None
+
+        def catch_up(self) -> None:
+            pass
+
+    with guarded(robot) as (address, events):
+        with UdpBackend(spec, address, real_time=True) as backend:
+            report = run(backend, Push(), spec, seconds=20.0, options=LoopOptions(estop=Button()))
+        time.sleep(0.1)
+        acted, last = list(events), robot.sent[-1][1]
+    assert report.faults[0].reason == "estop_pressed" and acted == [] and last[1] == 0.0
+    assert max(command[1] for _, command in robot.sent) > 0.35
+
+
+@pytest.mark.parametrize("at", [2.1, 1.1, np.nan])
+def test_a_robot_that_must_not_begin(at: float) -> None:
+    """Beyond its limits, where it may not be sent to, or nobody knows where: neither side tells the motors anything."""
+    robot = FaultyRobot()
+    robot.state[0] = at
+    with guarded(robot) as (address, events):
+        report = drive(address, seconds=20.0)
+        time.sleep(2 * SAFETY.watchdog_seconds + 0.1)
+    reason = {2.1: "limit_violation", 1.1: "outside_commands"}.get(at, "nonfinite_reading")
+    assert robot.sent == [] and report.ended_by == "fault"
+    assert [fault.reason for fault in report.faults] == [event.reason for event in events] == [reason]
 
 
 def test_a_controller_that_is_stuck() -> None:

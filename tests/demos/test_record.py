@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,25 @@ def test_real_time_is_measured_and_kept(spec: RobotSpec) -> None:
     assert not np.allclose(np.diff(episode.timestamps), spec.control_dt, rtol=0, atol=1e-9)
     # A step may come late on a busy machine, but then the next is not early: the phase is kept
     assert (episode.timestamps[2:] - episode.timestamps[1] >= np.arange(19) * spec.control_dt - 0.005).all()
+
+
+def test_a_robot_is_left_at_rest(spec: RobotSpec) -> None:
+    """It keeps its last command: efforts and speeds are taken off, as fast as slew limits let; positions stay."""
+    first, second, third, *rest = spec.action
+    kinds = (
+        dataclasses.replace(first, kind="position"),
+        dataclasses.replace(second, slew=second.scale / 3.0 / spec.control_dt),
+        dataclasses.replace(third, kind="velocity"),
+    )
+    spec = dataclasses.replace(spec, action=(*kinds, *rest))
+    backend, script = MockBackend(spec), ScriptOperator(np.ones((5, spec.act_dim)), "script:ones")
+    episode = record_episode(backend, script, spec, seed=0, max_steps=5, real_time=True)
+    assert episode.length == 5 and len(backend.commands) == 5 + 4
+    last = np.where([term.kind == "position" for term in spec.action], backend.commands[4], 0.0)
+    assert last[0] == first.scale and all(np.array_equal(command, last) for command in backend.commands[5:])
+    simulated = MockBackend(spec)
+    record_episode(simulated, script, spec, seed=0, max_steps=5)
+    assert len(simulated.commands) == 5
 
 
 def test_an_operator_may_work_in_what_it_is_handed(spec: RobotSpec, store: DemoStore) -> None:

@@ -103,10 +103,161 @@ def test_after_the_watchdog_only_a_reset_is_obeyed(bench: Bench) -> None:
 
 def test_a_farewell_is_no_silence(bench: Bench) -> None:
     """A driver that said goodbye has stopped the robot itself: no watchdog."""
+    bench.ask(COMMAND, 0.2, 0.0, 0.0)
     bench.ask(CLOSE)
     assert bench.robot.due_ns is None
     bench.wait(1000.0)
-    assert bench.robot.events == [] and len(bench.backend.commands) == 1
+    assert bench.robot.events == [] and len(bench.backend.commands) == 2
+
+
+def test_a_robot_left_in_motion_is_brought_to_rest(bench: Bench) -> None:
+    """A farewell that comes while an effort is on is a fault: the robot is held, and let go of after a while."""
+    bench.ask(CLOSE)
+    (event,) = bench.robot.events
+    assert event.reason == "left_in_motion"
+    assert event.detail.endswith("at rest: elbow was last sent 1, wheel was last sent 0.5")
+    bench.wait(1.0)
+    np.testing.assert_allclose(bench.backend.commands[-1], [bench.backend.commands[0][0], 0.0, 0.0])
+    bench.wait(980.0)
+    assert bench.robot.running
+    bench.wait(40.0)
+    assert not bench.robot.running and bench.robot.due_ns is None and len(bench.robot.events) == 1
+    assert bench.ask(RESET, 0.0).kind == READING and bench.robot.safety.fault is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("on_fault", ["hold", "damp"])
+@pytest.mark.parametrize("slew", [2.0, None])
+def test_a_robot_is_let_go_of_once_it_is_at_rest(arm: RobotSpec, slew: float | None, on_fault: str) -> None:
+    """What is sent last a drive may keep for ever: a slew limit is waited for, and a brake does not stay on."""
+
+    class Turning(MockBackend):
+        def step(self, command: np.ndarray) -> SensorReading:
+            reading = super().step(command)
+            reading.values[:] = 1.0
+            return reading
+
+    elbow = dataclasses.replace(arm.action[1], slew=slew)
+    slewed = dataclasses.replace(arm, action=(arm.action[0], elbow, arm.action[2]))
+    bench = Bench(slewed, Turning, fault_seconds=0.2, on_fault=on_fault)
+    bench.ask(RESET, 0.0)
+    for _ in range(400):
+        bench.wait(5.0)
+        bench.ask(COMMAND, 0.2, 4.0, 0.5)
+    assert bench.backend.commands[-1][1] == pytest.approx(4.0)
+    bench.ask(CLOSE)
+    slewing = 2000.0 if slew else 0.0
+    if slew:
+        bench.wait(slewing - 20.0)
+        assert bench.robot.running and 0.0 < bench.backend.commands[-1][1] < 0.1
+    bench.wait(300.0 + (500.0 if on_fault == "damp" and slew else 0.0))
+    assert not bench.robot.running and bench.backend.commands[-1][1] == 0.0
+    assert [event.reason for event in bench.robot.events] == ["left_in_motion"]
+
+
+def test_a_robot_is_not_held_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it comes that it is not at rest once it should be."""
+    monkeypatch.setattr(bench.robot.safety, "moving", lambda: "the elbow")
+    bench.ask(CLOSE)
+    bench.wait(990.0)
+    assert bench.robot.running
+    bench.wait(30.0)
+    assert not bench.robot.running
+
+
+class Placed(MockBackend):
+    """An arm whose first reading says that the shoulder is at 0.6, or whatever else it is told."""
+
+    first: tuple[tuple[int, float], ...] = ((0, 0.6),)
+
+    def reset(self) -> SensorReading:
+        reading = super().reset()
+        for channel, value in self.first:
+            reading.values[channel] = value
+        return reading
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"), [(((0, 0.95),), "outside_commands"), (((0, 0.6), (4, np.nan)), "nonfinite_reading")]
+)
+def test_a_robot_that_cannot_be_armed_is_told_nothing(
+    arm: RobotSpec, first: tuple[tuple[int, float], ...], reason: str
+) -> None:
+    """Nobody has moved it yet, and nobody does: why is on record, and said to whoever commands."""
+    bench = Bench(arm, Placed)
+    bench.backend.first = first  # type: ignore[attr-defined]
+    assert bench.ask(RESET, 0.0).kind == READING  # type: ignore[union-attr]
+    assert not bench.robot.running and bench.robot.due_ns is None
+    refusal = bench.ask(COMMAND, 0.2, 1.0, 0.5)
+    assert refusal is not None and refusal.kind == REFUSAL
+    assert "".join(chr(int(c)) for c in refusal.payload).startswith(f"{reason}: ")
+    bench.wait(500.0)
+    bench.ask(CLOSE)
+    bench.wait(5000.0)
+    assert bench.backend.commands == [] and [event.reason for event in bench.robot.events] == [reason]
+    bench.backend.first = ()  # type: ignore[attr-defined]
+    bench.ask(RESET, 0.0)
+    assert bench.ask(COMMAND, 0.0, 1.0, 0.5).kind == READING  # type: ignore[union-attr]
+
+
+def test_a_robot_that_is_held_and_cannot_be_armed_is_held_on(arm: RobotSpec) -> None:
+    """Its driver begins anew while an effort is on, and its sensors have gone: that effort must not stay."""
+    bench = Bench(arm, Placed)
+    bench.ask(RESET, 0.0)
+    bench.ask(COMMAND, 0.6, 1.0, 0.5)
+    bench.backend.first = ((0, np.nan),)  # type: ignore[attr-defined]
+    assert bench.ask(RESET, 0.0).kind == READING  # type: ignore[union-attr]
+    bench.wait(20.0)
+    assert bench.robot.running and [event.reason for event in bench.robot.events] == ["nonfinite_reading"]
+    np.testing.assert_allclose(bench.backend.commands, [[0.6, 0.0, 0.0]] * len(bench.backend.commands))
+    assert len(bench.backend.commands) >= 4
+
+
+def sent(bench: Bench) -> float:
+    """Where the shoulder was sent last."""
+    return float(bench.backend.commands[-1][0])
+
+
+def test_a_burst_of_commands_is_no_quicker_than_the_slew_limit(arm: RobotSpec) -> None:
+    """The limit is of motion in time, 20 rad/s, not of 0.1 rad a command: three periods' worth at once, at most."""
+    bench = Bench(arm, Placed)
+    bench.backend.first = ((0, -0.6),)  # type: ignore[attr-defined]
+    bench.ask(RESET, 0.0)
+    bench.wait(50.0)
+    steps, before = [], -0.6
+    for _ in range(150):
+        bench.clock.ns += 20_000  # [ns] 3 ms in all
+        bench.ask(COMMAND, 0.8, 1.0, 0.5)
+        steps.append(sent(bench) - before)
+        before = sent(bench)
+    assert max(steps[1:]) <= 0.1 + 1e-9
+    assert before + 0.6 == pytest.approx(20.0 * (3 * 0.005 + 150 * 20e-6), rel=0.01)
+
+
+@pytest.mark.parametrize("silent", [0.0, 25.0])
+def test_commands_that_come_early_or_late_are_obeyed(arm: RobotSpec, silent: float) -> None:
+    """At full slew, by turns 20 % early and late, after whatever pause: what the controller sends is what is sent."""
+    bench = Bench(arm, Placed)
+    bench.backend.first = ((0, -0.6),)  # type: ignore[attr-defined]
+    bench.ask(RESET, 0.0)
+    bench.wait(silent)
+    for k in range(14):
+        bench.wait(4.0 if k % 2 == 0 else 6.0)
+        wanted = min(-0.6 + 0.1 * (k + 1), 0.8)
+        bench.ask(COMMAND, wanted, 1.0, 0.5)
+        assert sent(bench) == pytest.approx(wanted)
+
+
+def test_a_command_after_lost_ones_may_go_as_far_as_they_would_have(arm: RobotSpec) -> None:
+    """By the time since the last one, three periods at most; then on as ever, and never starved."""
+    bench = Bench(arm, Placed)
+    bench.backend.first = ((0, -0.6),)  # type: ignore[attr-defined]
+    bench.ask(RESET, 0.0)
+    at = []
+    for milliseconds in (5.0, 10.0, 40.0, 4.0, 4.0, 4.0):
+        bench.wait(milliseconds)
+        bench.ask(COMMAND, 0.8, 1.0, 0.5)
+        at.append(sent(bench))
+    np.testing.assert_allclose(at, [-0.5, -0.3, 0.0, 0.08, 0.16, 0.24], atol=1e-12)
 
 
 def test_a_robot_that_was_left_with_a_fault_is_held_for_a_while(arm: RobotSpec) -> None:
@@ -152,16 +303,45 @@ def test_a_damped_robot_is_braked(arm: RobotSpec) -> None:
 
 
 def test_a_robot_that_is_gone_is_told_once(arm: RobotSpec) -> None:
-    """If the robot cannot even be held, that is on record, and the guardian does not spin."""
+    """If the robot cannot even be held, that is on record; it is tried once a period for a while, and then no more."""
 
     class Gone(MockBackend):
+        tries = 0
+
         def step(self, command: np.ndarray) -> SensorReading:
+            self.tries += 1
             raise BackendError("the cable is out")
 
     bench = Bench(arm, Gone)
     bench.ask(RESET, 0.0)
     bench.wait(500.0)
     assert [event.reason for event in bench.robot.events] == ["controller_silent", "robot_lost"]
+    assert isinstance(bench.backend, Gone)
+    periods = (500.0 - 1e3 * max(bench.spec.safety.watchdog_seconds, 0.0)) * 1e-3 / bench.spec.control_dt
+    assert 0.9 * periods <= bench.backend.tries <= periods + 2
+    bench.wait(31_000.0)
+    assert bench.robot.due_ns is None
+
+
+def test_a_robot_that_refuses_is_held_by_asking_again(arm: RobotSpec) -> None:
+    """A driver with a fault may tell its robot to rest each time it is asked; and one that is left is left in time."""
+
+    class Refusing(MockBackend):
+        told = 0
+
+        def step(self, command: np.ndarray) -> SensorReading:
+            self.told += 1
+            raise BackendError("2 publishers of /joint_states; the robot was told to rest")
+
+    bench = Bench(arm, Refusing)
+    bench.ask(RESET, 0.0)
+    assert bench.ask(COMMAND, 0.2, 4.0, 0.5).kind == REFUSAL  # type: ignore[union-attr]
+    bench.robot.trip("controller_lost", "it ended without saying goodbye")
+    bench.robot.leave()
+    assert isinstance(bench.backend, Refusing)
+    bench.wait(100.0)
+    assert bench.backend.told > 10
+    bench.wait(1e3 * bench.spec.safety.fault_seconds)
     assert bench.robot.due_ns is None
 
 

@@ -26,6 +26,7 @@ from export.safety import Fault
 from robots import BackendError, RobotSpec, load_robot
 from robots.backend import SensorReading
 from robots.datagram import COMMAND, LARGEST, RESET, Message, encode, spec_mark
+from robots.robot_yaml import parse_robot
 from robots.udp import UdpBackend
 
 
@@ -247,13 +248,148 @@ def test_it_leaves_the_controllers_core_alone(arm: RobotSpec, tmp_path: Path) ->
     assert process.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_end_it_in_order(arm: RobotSpec, tmp_path: Path, number: signal.Signals) -> None:
-    """A signal is an end like any other."""
+    """A signal is an end like any other; the last one is what a lost ssh session leaves behind."""
     process = GuardianProcess(arm, tmp_path, "--backend", "mock")
     process.process.send_signal(number)
     assert process.process.wait(20) == 0
     process.end()
+
+
+def test_a_signal_under_a_moving_robot_holds_it(arm: RobotSpec, tmp_path: Path) -> None:
+    """A terminal that is lost takes the controller with it: the robot is held, and why is on record."""
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock")
+    backend = UdpBackend(arm, process.address)
+    backend.reset()
+    backend.step(np.zeros(3))
+    process.process.send_signal(signal.SIGHUP)
+    assert process.process.wait(20) == 3
+    process.end()
+    assert [event["reason"] for event in process.events()] == ["controller_lost"]
+
+
+def test_a_terminal_does_not_stop_it_for_a_while(arm: RobotSpec, tmp_path: Path) -> None:
+    """Neither Ctrl-Z nor reading or writing at the wrong time: a process that is stopped holds no robot."""
+    with GuardianProcess(arm, tmp_path, "--backend", "mock") as process:
+        status = Path(f"/proc/{process.ready['pid']}/status").read_text()
+        (ignored,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn")]
+        for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+            assert ignored >> number - 1 & 1, number
+
+
+def in_a_terminal(script: str, *words: str) -> tuple[subprocess.Popen[str], int]:
+    """A Python script that is the foreground of a terminal of its own, and the terminal's other end."""
+    ours, terminal = os.openpty()
+    code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + script
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    return process, ours
+
+
+GUARDIAN = "[sys.executable, '-m', 'export.guardian', '--robot', 'cartpole', '--backend', 'mock']"
+
+
+def test_the_background_of_a_terminal_is_refused() -> None:
+    """Whoever types there would stop it, or it would miss the terminal's end: it says how to start it instead."""
+    script = f"import subprocess, sys; sys.exit(subprocess.run({GUARDIAN}, process_group=0, timeout=20).returncode)"
+    process, ours = in_a_terminal(script)
+    said, errors = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 2 and said == "", errors
+    assert "background of a terminal" in errors and "sleep infinity |" in errors and errors.count("\n") == 1
+
+
+def test_a_terminal_that_hangs_up_ends_it() -> None:
+    """In its foreground it runs, whatever is typed; when the terminal goes, by its signal and by its error, it ends."""
+    process, ours = in_a_terminal(f"import os, sys; os.execvp(sys.executable, {GUARDIAN})")
+    assert process.stdout is not None
+    assert '"robot": "cartpole"' in process.stdout.readline()
+    os.write(ours, b"somebody types\n")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    os.close(ours)
+    assert process.wait(20) == 0
+    process.communicate()
+
+
+def test_a_lifeline_that_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal's end may be an error of reading it; that nothing can be read just now is no end."""
+    said: list[OSError] = [BlockingIOError(errno.EAGAIN, "not now"), OSError(errno.EIO, "Input/output error")]
+    read, (ours, lifeline) = os.read, os.pipe()
+
+    def hung_up(fd: int, size: int) -> bytes:
+        if fd != ours:
+            return read(fd, size)
+        raise said.pop(0)
+
+    monkeypatch.setattr(os, "read", hung_up)
+    os.write(lifeline, b"x")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        serve(GuardedRobot(FaultyRobot()), sock, ours, lambda _: None)
+    assert said == []
+    os.close(lifeline)
+    os.close(ours)
+
+
+def test_a_lost_terminal_does_not_cost_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot say it writes it down all the same."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=gone, flush=gone))
+    writer = guardian._EventWriter(tmp_path / "events")
+    writer.tell(Fault("controller_lost", "its terminal is gone", 1))
+    writer.finish()
+    assert writer.failed is None and "controller_lost" in (tmp_path / "events").read_text()
+
+
+UNMEASURED = {
+    "name": "slider", "mjcf": "slider.xml", "control_dt": 0.02, "episode_seconds": 5,
+    "observation": [{"name": "position", "joint_pos": ["rail"], "unit": "rad"}],
+    "action": [{"actuator": "motor", "kind": "position", "unit": "rad", "scale": 1.0}],
+}  # fmt: skip
+
+
+def test_a_drive_that_could_be_anywhere_is_refused_on_a_robot(tmp_path: Path) -> None:
+    """As `gcl deploy` does it, before anything is opened; who passes no command on may look at it."""
+    wiring = {
+        "robot": "slider", "driver": "serial", "serial": {"port": str(tmp_path / "nothing"), "protocol": "feetech"},
+        "joints": {"rail": {"source": "1"}, "motor": {"source": "2"}},
+    }  # fmt: skip
+    (tmp_path / "robot.json").write_text(json.dumps(parse_robot(UNMEASURED).to_dict()))
+    (tmp_path / "wiring.yaml").write_text(json.dumps(wiring))
+
+    def refused(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "export.guardian", "--robot", str(tmp_path / "robot.json"), *words],
+            cwd=ROOT, input="", capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return f"{done.returncode} {done.stderr}"
+
+    hardware = ["--hardware", str(tmp_path / "wiring.yaml")]
+    for words in (hardware, [*hardware, "--backend", "serial"]):
+        said = refused(*words)
+        assert said.startswith("2 ") and "nothing measures where motor stands" in said
+        assert "unmeasured: [motor]" in said
+    assert "cannot use the serial port" in refused(*hardware, "--read-only")
+    assert refused("--backend", "mock") == "0 "
+
+
+def test_read_only_passes_nothing_on(arm: RobotSpec, tmp_path: Path) -> None:
+    """What measures is never reset or told anything, whatever the controller says."""
+    with (
+        GuardianProcess(arm, tmp_path, "--backend", "mock", "--read-only") as process,
+        UdpBackend(arm, process.address) as backend,
+    ):
+        first = backend.measure()
+        backend.reset()
+        readings = [backend.step(np.full(3, 0.7)) for _ in range(3)]
+    assert [reading.values.tolist() for reading in readings] == [first.values.tolist()] * 3
 
 
 def test_a_key_that_comes_on_standard_input(arm: RobotSpec, tmp_path: Path) -> None:

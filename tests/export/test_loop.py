@@ -250,6 +250,119 @@ def test_a_signal_stops_softly(arm: RobotSpec, still: Any, number: signal.Signal
     assert backend.commands[-1][1] == 0.0 and any(command[1] == 2.5 for command in backend.commands)
 
 
+def pressing(numbers: dict[int, signal.Signals]) -> Any:
+    """What sends signals to this process at the steps given."""
+
+    def press(reading: SensorReading) -> SensorReading:
+        if reading.sequence in numbers:
+            os.kill(os.getpid(), numbers[reading.sequence])
+        return reading
+
+    return press
+
+
+SLOWLY = dataclasses.replace(GENTLE, soft_stop_seconds=1.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_twice_does_not_abort_the_stop(arm: RobotSpec, still: Any, number: signal.Signals) -> None:
+    """A terminal that closes sends SIGHUP more than once: the robot is brought to rest all the same."""
+    backend = still(arm, pressing({20: number, 23: number, 30: signal.SIGTERM}))
+    report = drive(backend, seconds=60.0, safety=SafetyLayer(arm, SLOWLY))
+    assert report.ended_by == number.name and report.faults == () and len(backend.commands) >= 100
+    assert backend.commands[-1][1] == 0.0 and max(abs(np.diff([c[1] for c in backend.commands[20:]]))) < 0.1
+
+
+def test_a_signal_after_the_pages_stop_is_the_first_one(arm: RobotSpec, still: Any) -> None:
+    """Somebody pressed stop on the page, somebody else Ctrl-C: neither has asked twice."""
+    box, press = BlackBox.create(arm, seconds=5.0), pressing({40: signal.SIGINT, 45: signal.SIGTERM})
+
+    def both(reading: SensorReading) -> SensorReading:
+        if reading.sequence == 20:
+            box.request_stop(StopRequest.SOFT)
+        return press(reading)
+
+    backend = still(arm, both)
+    report = drive(backend, seconds=60.0, safety=SafetyLayer(arm, SLOWLY), options=LoopOptions(box=box))
+    assert report.ended_by == "operator" and report.faults == () and len(backend.commands) >= 100
+    assert backend.commands[-1][1] == 0.0
+
+
+def test_ctrl_c_again_holds_at_once(arm: RobotSpec, still: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who presses again while it stops softly wants it held now: that is a fault, and raises nothing."""
+    monkeypatch.setattr("export.real_time._INSISTING_NS", 1)
+    slow = dataclasses.replace(SLOWLY, soft_stop_seconds=30.0)
+    backend = still(arm, pressing({20: signal.SIGINT, 40: signal.SIGINT}))
+    report = drive(backend, seconds=60.0, safety=SafetyLayer(arm, slow))
+    assert report.ended_by == "fault" and [fault.reason for fault in report.faults] == ["operator_stop"]
+    assert "Ctrl-C" in report.faults[0].detail
+    assert 2.0 < backend.commands[39][1] < 2.5 and all(command[1] == 0.0 for command in backend.commands[40:])
+    assert 10 <= len(backend.commands) - 40 < 20
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({0: 2.5}, "limit_violation"),
+        ({0: np.nan}, "nonfinite_reading"),
+        ({0: 0.95}, "outside_commands"),
+        ({4: np.inf}, "nonfinite_reading"),
+    ],
+)
+@pytest.mark.parametrize("measure_first", [False, True])
+def test_a_robot_that_cannot_be_armed_is_sent_nothing(
+    arm: RobotSpec, still: Any, first: dict[int, float], reason: str, measure_first: bool
+) -> None:
+    """The run ends with why in its report and its flight, and nothing has moved."""
+
+    class Bad(still):  # type: ignore[misc, valid-type]
+        def reset(self) -> SensorReading:
+            reading = super().reset()
+            for channel, value in first.items():
+                reading.values[channel] = value
+            return reading
+
+    box, backend = BlackBox.create(arm, seconds=1.0), Bad(arm)
+    options = LoopOptions(box=box, measure_first=measure_first)
+    report = drive(backend, seconds=30.0, options=options)
+    assert backend.commands == []
+    assert (report.ended_by, [fault.reason for fault in report.faults]) == ("fault", [reason])
+    assert report.ticks == 1 and report.rate_hz == 0.0 and report.stale_readings == 0
+    flight = box.snapshot()
+    assert flight.fault is not None and flight.fault.reason == reason and box.status().state == State.ENDED
+
+
+@pytest.mark.parametrize(
+    ("on_fault", "slew", "begins", "ticks"),
+    [
+        ("hold", 40.0, [2.3, 2.1, 1.9, 1.7], 13),
+        ("damp", None, [2.0, 2.0, 2.0, 2.0], 12),
+        ("damp", 40.0, [2.3, 2.1, 2.0, 2.0], 21),
+    ],
+)
+def test_after_a_fault_the_last_command_is_rest(
+    arm: RobotSpec, still: Any, on_fault: str, slew: float | None, begins: list[float], ticks: int
+) -> None:
+    """A drive may keep it for ever: a slew limit is waited for, and a brake does not stay on."""
+    elbow = dataclasses.replace(arm.action[1], slew=slew)  # 0.2 N m a tick; it is pushed by 2.5 N m
+    slewed = dataclasses.replace(arm, action=(arm.action[0], elbow, arm.action[2]))
+    turning = arm.channels.index("joint_vel/elbow")
+
+    def turn(reading: SensorReading) -> SensorReading:
+        reading.values[turning] = -4.0
+        return dataclasses.replace(reading, values=reading.values[:2]) if reading.sequence == 40 else reading
+
+    backend = still(slewed, turn)
+    report = drive(backend, seconds=30.0, safety=SafetyLayer(slewed, dataclasses.replace(GENTLE, on_fault=on_fault)))
+    assert report.faults[0].reason == "bad_reading"
+    after = [command[1] for command in backend.commands[40:]]
+    if on_fault == "damp":  # nothing is damped in the tick of the fault, whose reading tells no velocity
+        assert after.pop(0) == pytest.approx(2.3 if slew else 0.0)
+        begins = begins[1:] if slew else begins
+    np.testing.assert_allclose(after[: len(begins)], begins)
+    assert len(after) == pytest.approx(ticks, abs=2) and after[-1] == 0.0
+
+
 @pytest.mark.parametrize(("response", "ended_by"), [("warn", "time"), ("fault", "fault")])
 def test_a_low_reward_warns_or_trips(arm: RobotSpec, still: Any, response: str, ended_by: str) -> None:
     """The monitor's verdict is reported; whether it stops the robot is the config's choice."""

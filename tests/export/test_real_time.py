@@ -160,16 +160,41 @@ def test_one_thing_that_cannot_be_put_back_keeps_no_other_from_it(monkeypatch: p
     assert gc.isenabled() and gc.get_freeze_count() == 0 and timer_slack() == slack > 1
 
 
-def test_first_signal_sets_the_flag_second_ends() -> None:
-    """One Ctrl-C asks for a soft stop, a second one ends at once; handlers are put back."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_first_signal_sets_the_flag_and_none_ends_anything(first: signal.Signals) -> None:
+    """Each asks for a soft stop, once or often, together or not; handlers are put back."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with stop_signals() as flag:
-        assert flag.reason is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert flag.reason == "SIGTERM"
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        assert flag.reason is None and not flag.insisted
+        for number in (first, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            assert flag.reason == first.name
+        assert not flag.insisted
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_who_presses_again_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second Ctrl-C counts half a second after the first one; nothing else does, however late."""
+    at = [10**12]
+    monkeypatch.setattr(export.real_time.time, "monotonic_ns", lambda: at[0])
+    with stop_signals() as flag:
+        flag.reason = "operator"  # the page was quicker
+        said = []
+        for number, later in (
+            (signal.SIGTERM, 0), (signal.SIGTERM, 10**9), (signal.SIGHUP, 10**9), (signal.SIGINT, 10**9),
+            (signal.SIGTERM, 10**9), (signal.SIGHUP, 10**9), (signal.SIGINT, 0),
+        ):  # fmt: skip
+            at[0] += later
+            os.kill(os.getpid(), number)
+            said.append(flag.insisted)
+    assert said == [False] * 6 + [True] and flag.reason == "operator"
+    with stop_signals() as flag:
+        for number, later, insisted in (
+            (signal.SIGINT, 0, False), (signal.SIGINT, 499_000_000, False), (signal.SIGINT, 1_000_000, True),
+        ):  # fmt: skip
+            at[0] += later
+            os.kill(os.getpid(), number)
+            assert flag.insisted == insisted
 
 
 def test_outside_the_main_thread_it_stays_out_of_the_way() -> None:

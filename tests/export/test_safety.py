@@ -74,10 +74,8 @@ def test_whatever_comes_in_the_command_is_legal_and_faults_stay(arm: RobotSpec) 
             elif event == "stop":
                 layer.soft_stop()
             elif event == "arm":
-                if layer.arm(reading, now):
-                    before, fault = layer._sent.copy(), None
-                else:
-                    fault = layer.fault
+                fault = None if layer.arm(reading, now) else layer.fault
+                before = layer._sent.copy()  # where it is measured, also if it cannot be armed there
             usable = layer.check_reading(reading, now)
             assert usable == (layer.fault is None)
             after = layer.limit(np.array(command)).copy()
@@ -187,6 +185,55 @@ def test_soft_start_begins_at_the_measured_pose(arm: RobotSpec, read: Read) -> N
     np.testing.assert_allclose([command[0] for command in sent], 0.6)
 
 
+@pytest.mark.parametrize(
+    ("channels", "reason", "held"),
+    [
+        ({"joint_pos__shoulder": 0.6, "joint_vel__wheel": np.nan}, "nonfinite_reading", 0.6),
+        ({"joint_pos__shoulder": 0.6, "joint_vel__shoulder": 11.0}, "limit_violation", 0.6),
+        ({"joint_pos__shoulder": np.nan}, "nonfinite_reading", 0.1),  # nobody knows: the command at rest
+        ({"joint_pos__shoulder": 2.5}, "limit_violation", 0.8),
+    ],
+)
+def test_what_cannot_be_armed_is_held_where_it_is(
+    arm: RobotSpec, read: Read, channels: dict, reason: str, held: float
+) -> None:
+    """A first reading that trips makes no command of one at rest or of an earlier session, which would be a jump."""
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0))
+    assert not layer.arm(read(0, **channels), 0)
+    assert layer.fault is not None and layer.fault.reason == reason
+    np.testing.assert_allclose(layer.limit(np.array([-0.5, 4.0, 0.3])), [held, 0.0, 0.0])
+
+
+def test_what_cannot_be_armed_again_is_held_where_it_is(arm: RobotSpec, read: Read) -> None:
+    """Efforts that were sent before go to rest as by any other fault."""
+    layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0))
+    assert layer.arm(read(0, joint_pos__shoulder=-0.5), 0)
+    layer.limit(np.array([-0.5, 4.0, 0.3]))
+    assert not layer.arm(SensorReading(np.zeros(2), TICK, 1), TICK)
+    np.testing.assert_allclose(layer.limit(np.array([0.7, 4.0, 0.3])), [-0.5, 0.0, 0.0])
+    assert not layer.arm(read(2, joint_pos__shoulder=0.6, joint_vel__wheel=np.inf), 2 * TICK)
+    np.testing.assert_allclose(layer.limit(np.array([-0.5, 4.0, 0.3])), [0.6, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("slew", [20.0, None])
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_drive_that_stands_outside_its_commands_is_not_armed(
+    arm: RobotSpec, read: Read, slew: float | None, side: float
+) -> None:
+    """Its first command would be a jump; a hundredth of the range and one slew step are borne."""
+    shoulder = dataclasses.replace(arm.action[0], slew=slew)  # it may be sent from -0.6 to 0.8
+    layer = SafetyLayer(dataclasses.replace(arm, action=(shoulder, *arm.action[1:])), SafetySpec())
+    edge = 0.1 + 0.7 * side
+    borne = 0.014 + (0.1 if slew else 0.0)
+    assert layer.arm(read(0, joint_pos__shoulder=edge + 0.99 * borne * side), 0)
+    np.testing.assert_allclose(layer.limit(np.array([edge, 0.0, 0.0]))[0], edge)
+    assert not layer.arm(read(1, joint_pos__shoulder=edge + 1.01 * borne * side), TICK)
+    assert layer.fault is not None and layer.fault.reason == "outside_commands"
+    stands = f"{edge + 1.01 * borne * side:g}"
+    assert layer.fault.detail.startswith(f"shoulder stands at {stands}, and may be sent to [-0.6, 0.8]")
+    assert layer.fault.timestamp_ns == TICK
+
+
 def test_slew_limits_the_first_step_too(arm: RobotSpec, read: Read) -> None:
     """From the measured pose the drive moves at most slew * control_dt a tick, whatever the policy wants."""
     layer = SafetyLayer(arm, SafetySpec(soft_start_seconds=0.0))
@@ -207,6 +254,81 @@ def test_soft_stop_fades_out_where_it_is(arm: RobotSpec, read: Read) -> None:
     back = layer.limit(np.array([-0.6, 4.0, 0.2]))
     assert back[0] == 0.1 and back[1] == back[2] == 0.0
     assert layer.stopped and layer.fault is None
+
+
+@pytest.mark.parametrize("slew", [None, 60.0])
+@pytest.mark.parametrize("ticks", [1, 50, 99, 150])
+def test_a_stop_makes_no_larger_steps_than_the_start(
+    arm: RobotSpec, read: Read, ticks: int, slew: float | None
+) -> None:
+    """A stop during the soft start fades out what was sent last, and not the policy's whole command."""
+    shoulder = dataclasses.replace(arm.action[0], slew=slew)
+    layer = SafetyLayer(
+        dataclasses.replace(arm, action=(shoulder, *arm.action[1:])),
+        SafetySpec(soft_start_seconds=0.5, soft_stop_seconds=0.1),
+    )
+    assert layer.arm(read(0, joint_pos__shoulder=-0.5), 0)
+    wanted = ([0.7 + 0.05 * np.sin(0.1 * k), 4.0, 0.5] for k in range(1000))
+    sent = [layer._sent.copy(), *(layer.limit(np.array(next(wanted))).copy() for _ in range(ticks))]
+    largest = np.abs(np.diff(sent, axis=0)).max(axis=0)
+    layer.soft_stop()
+    stopped = [sent[-1]]
+    while not layer.stopped:
+        stopped.append(layer.limit(np.array(next(wanted))).copy())
+    steps = np.abs(np.diff(stopped, axis=0))
+    assert len(steps) == 20 and (steps[:, 0] <= largest[0] + 1e-12).all()
+    np.testing.assert_allclose(stopped[-1], [stopped[0][0], 0.0, 0.0])
+    # What has to go to rest does so evenly
+    np.testing.assert_allclose(steps[:, 1:], np.tile(np.abs(stopped[0][1:]) / 20, (20, 1)), atol=1e-12)
+
+
+def test_a_stop_before_the_first_command_is_over_at_once(arm: RobotSpec, read: Read) -> None:
+    """Nothing was blended in, so there is nothing to blend out."""
+    layer = SafetyLayer(arm)
+    assert layer.arm(read(0, joint_pos__shoulder=0.3), 0)
+    layer.soft_stop()
+    assert layer.stopped
+    np.testing.assert_allclose(layer.limit(np.array([0.8, 4.0, 0.5])), [0.3, 0.0, 0.0])
+
+
+def test_slew_may_be_of_more_or_less_than_a_period(arm: RobotSpec, layer: SafetyLayer) -> None:
+    """Who knows when the command before was sent says for how long the drive may go; the one after is not changed."""
+    wanted = np.array([0.8, 4.0, 0.5])
+    for periods, at in ((0.5, 0.05), (2.0, 0.25), (0.0, 0.25), (1.0, 0.35)):
+        np.testing.assert_allclose(layer.limit(wanted, periods), [at, 4.0, 0.5])
+        assert layer.periods_used == pytest.approx(periods)
+
+
+def test_what_is_not_at_rest_is_told(arm: RobotSpec, layer: SafetyLayer) -> None:
+    """A position is rest, wherever it is; an effort or a speed is none."""
+    assert layer.moving() == ""
+    layer.limit(np.array([0.1, 4.0, -0.25]))
+    assert layer.moving() == "elbow was last sent 4, wheel was last sent -0.25"
+    layer.limit(np.array([0.2, 0.0, 0.0]))
+    assert layer.moving() == ""
+
+
+def test_damping_can_be_ended_until_it_is_armed_again(arm: RobotSpec, read: Read) -> None:
+    """What a drive is told last it keeps, so that must be rest; the next fault damps again."""
+    layer = SafetyLayer(arm, SafetySpec(on_fault="damp"))
+    for tick in (0, 2):
+        layer.arm(read(tick), tick * TICK)
+        layer.trip("operator_stop", "pressed")
+        layer.check_reading(read(tick + 1, joint_vel__elbow=3.0), (tick + 1) * TICK)
+        assert layer.limit(np.zeros(3))[1] == -1.5
+        layer.stop_damping()
+        layer.check_reading(read(tick + 1, joint_vel__elbow=3.0), (tick + 1) * TICK)
+        assert layer.limit(np.zeros(3))[1] == 0.0
+
+
+def test_how_long_the_slowest_drive_takes_to_rest(arm: RobotSpec) -> None:
+    """Of those that do not rest wherever they are."""
+    assert SafetyLayer(arm).limits.rest_periods == 0
+    elbow, wheel = (
+        dataclasses.replace(term, slew=slew) for term, slew in zip(arm.action[1:], (100.0, 20.0), strict=True)
+    )
+    slewed = dataclasses.replace(arm, action=(arm.action[0], elbow, wheel))
+    assert SafetyLayer(slewed).limits.rest_periods == 10  # from 5 N m, at 0.5 N m a period
 
 
 def test_damping_brakes_and_never_pushes(arm: RobotSpec, read: Read) -> None:
@@ -322,7 +444,9 @@ def test_what_else_is_watched(arm: RobotSpec, read: Read) -> None:
 def test_tilt(arm: RobotSpec, quaternion: tuple[float, ...], falls: bool) -> None:
     """A body that leans by more than 0.5 rad, or whose orientation is none, trips."""
     tilt = Tilt(arm.channels[:4], 0.5)
-    layer = SafetyLayer(dataclasses.replace(arm, joint_limits=()), SafetySpec(tilt=tilt))
+    shoulder = dataclasses.replace(arm.action[0], upper=1.0)  # its position stands for a part of the orientation
+    body = dataclasses.replace(arm, joint_limits=(), action=(shoulder, *arm.action[1:]))
+    layer = SafetyLayer(body, SafetySpec(tilt=tilt))
     assert layer.arm(SensorReading(np.array([1.0, 0.0, 0.0, 0.0, 0.0]), 0, 0), 0)
     layer.check_reading(SensorReading(np.array([*quaternion, 0.0]), TICK, 1), TICK)
     assert (layer.fault is not None and layer.fault.reason == "tilt") == falls

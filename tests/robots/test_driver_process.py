@@ -1,5 +1,6 @@
 """DriverProcess keeps the contract, and a driver's crash, hang or refusal is an error here and never our end."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -111,13 +112,16 @@ def test_hang_repeats_the_reading_and_then_ends(tmp_path: Path) -> None:
 
 
 def test_a_late_answer_is_never_anothers(tmp_path: Path) -> None:
-    """A measurement after a step that hangs ends that process; it does not take the step's answer for its own."""
+    """Measurements after a step that hangs repeat the reading, in a step's time, until that process is replaced."""
     with driven(tmp_path, step_seconds=0.02) as backend:
         last = backend.reset()
         (tmp_path / "slow").touch()
-        assert backend.step(STILL) is last
+        started = time.monotonic()
+        assert backend.step(STILL) is last and backend.measure() is last
+        assert time.monotonic() - started < 0.5
         with pytest.raises(DriverEndedError, match="did not answer"):
-            backend.measure()
+            while time.monotonic() - started < 20.0:
+                assert backend.measure() is last
         assert recovered(backend).sequence == last.sequence + 1
 
 
@@ -137,6 +141,66 @@ def test_refusals_are_ours(tmp_path: Path) -> None:
         backend.step(STILL)
     (tmp_path / "refuse").touch()
     with pytest.raises(BackendError, match="no such robot"):
+        driven(tmp_path)
+
+
+def test_a_driver_with_a_fault_goes_on_being_asked(tmp_path: Path) -> None:
+    """It is the driver that knows what it may still do for who holds the robot: each step reaches it."""
+    with driven(tmp_path) as backend:
+        backend.reset()
+        (tmp_path / "fault").touch()
+        for _ in range(3):
+            with pytest.raises(BackendError, match="another robot speaks"):
+                backend.step(STILL)
+    assert told(tmp_path) == ["0.0", "0.0", "0.0", "closed"]
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of processes: said once like any end of a driver, the reading repeats, and later there is one again."""
+    with driven(tmp_path) as backend:
+        last = backend.reset()
+
+        def none(*_: object, **__: object) -> None:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as full:
+            full.setattr(subprocess, "Popen", none)
+            (tmp_path / "die").touch()
+            with pytest.raises(DriverEndedError, match="SIGSEGV.*cannot be started: .*temporarily unavailable"):
+                backend.step(STILL)
+            assert backend.step(STILL) is last and backend.measure() is last
+            with pytest.raises(BackendError, match="no driver's process"):
+                _ = backend.pid
+        assert recovered(backend).sequence == last.sequence + 1
+        (tmp_path / "die").touch()
+        with monkeypatch.context() as full:
+            full.setattr(subprocess, "Popen", none)
+            with pytest.raises(DriverEndedError):
+                backend.step(STILL)
+            with pytest.raises(DriverEndedError, match="cannot be started"):
+                backend.reset()
+            with pytest.raises(BackendError, match="before reset"):
+                backend.step(STILL)
+            with pytest.raises(DriverEndedError, match="cannot be started"):
+                driven(tmp_path)
+        assert backend.reset().sequence == 0
+    assert "closed" in told(tmp_path)
+
+
+def test_a_process_that_is_gone_before_it_is_told_what_to_drive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interpreter that ends at once has ended while it started, and no pipe breaks."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    start = subprocess.Popen
+
+    def ended(*words: Any, **options: Any) -> Any:
+        process = start(*words, **options)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", ended)
+    with pytest.raises(DriverEndedError, match="ended while it started"):
         driven(tmp_path)
 
 
@@ -178,9 +242,9 @@ def test_close_brings_the_robot_to_rest(tmp_path: Path) -> None:
         backend.step(STILL)
 
 
-@pytest.mark.parametrize("group", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("group", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP])
 def test_signals_to_the_group_are_the_guardians(tmp_path: Path, group: signal.Signals) -> None:
-    """Ctrl-C in a terminal and systemd's stop reach the driver, too; it stays for whoever holds the robot with it."""
+    """Ctrl-C and Ctrl-Z, a lost terminal and systemd's stop reach the driver, too; it stays for its guardian."""
     with driven(tmp_path) as backend:
         backend.reset()
         os.kill(backend.pid, group)

@@ -155,6 +155,33 @@ def test_an_uncalibrated_robot_is_refused(calibrated: object) -> None:
     assert not newest().is_connected and newest().sent == []
 
 
+def test_a_check_that_failed_is_made_again() -> None:
+    """A calibration that could not be asked for, or torque that did not go off, is asked for until it is known."""
+    answers: list[object] = [ConnectionError("no status packet"), True, False]
+
+    def calibrated() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    backend = connect(robot={"is_calibrated": calibrated})
+    switch = newest().bus.disable_torque
+
+    def no_answer() -> None:
+        newest().bus.disable_torque = switch
+        raise ConnectionError("no status packet")
+
+    newest().bus.disable_torque = no_answer
+    with pytest.raises(BackendError, match="is_calibrated failed"):
+        backend.reset()
+    with pytest.raises(BackendError, match="disable_torque failed"):
+        backend.measure()
+    with pytest.raises(BackendError, match="lerobot-calibrate"):
+        backend.reset()
+    assert newest().sent == [] and newest().connected_with == [{"calibrate": False}] and answers == []
+
+
 @pytest.mark.parametrize("method", ["get_observation", "send_action"])
 def test_a_failing_round_repeats_the_reading(method: str) -> None:
     """What LeRobot raises costs one repetition; raised too often it is an error, and only a reset goes on."""
@@ -184,6 +211,29 @@ def test_what_is_no_number_is_no_reading(value: object) -> None:
             backend.step(np.zeros(3))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float32(np.nan), 10**400])
+@pytest.mark.parametrize("key", ["lift.pos", "roll.pos"])
+def test_what_is_not_finite_never_becomes_a_goal(key: str, value: object) -> None:
+    """A reset, which sends what it read, refuses it before torque is on; in a step it is a bad round like others.
+
+    The joint that the spec does not drive counts as much: it is sent with every command.
+    """
+    positions = {"pan.pos": 30.0, "lift.pos": -45.0, "gripper.pos": 20.0, "roll.pos": 77.0}
+    with connect(robot={"positions": positions}, repeats=2) as backend:
+        robot = newest()
+        robot.extra[key] = value
+        with pytest.raises(BackendError, match=f"no number for {key}.*must be finite"):
+            backend.reset()
+        assert robot.sent == [] and not robot.bus.torque
+        del robot.extra[key]
+        first = backend.reset()
+        robot.extra[key] = value
+        assert [backend.step(np.zeros(3)) is first for _ in range(2)] == [True, True]
+        with pytest.raises(BackendError, match="3 rounds in a row"):
+            backend.step(np.zeros(3))
+        assert all(math.isfinite(goal) for sent in robot.sent for goal in sent.values())
+
+
 def test_scalars_of_numpy_are_numbers() -> None:
     """A robot may hand out numpy's scalars and 0-d arrays."""
     with connect() as backend:
@@ -208,6 +258,25 @@ def test_what_was_really_sent_is_kept() -> None:
         (note,) = backend.sent.notes
     away = 0.5 - 10 * DEGREE
     assert note.startswith(f"elbow was sent up to {away:.3g} rad away from what was asked, in 60 of 60 steps")
+
+
+def test_what_was_sent_otherwise_is_reported_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, as a warning, which without any set-up of logging is a line on standard error; else nothing is said."""
+    backend = connect()
+    backend.reset()
+    newest().clamp["lift.pos"] = (-50.0, 10.0)
+    for _ in range(60):
+        backend.step(np.array([0.5, 0.0, 0.0]))
+    newest().failures["disconnect"] = 1
+    with pytest.raises(BackendError, match="disconnect failed"):
+        backend.close()
+    backend.close()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage() == backend.sent.notes[0]
+    with connect() as silent:
+        silent.reset()
+        silent.step(np.zeros(3))
+    assert len(caplog.records) == 1
 
 
 def test_a_clamp_on_every_other_step_is_no_long_one() -> None:

@@ -12,7 +12,7 @@ import pytest
 from backend_contract import BackendContract
 from ros2_arm import JOINTS, arm, free_domain, wired
 
-from robots import BackendError
+from robots import BackendError, SensorReading
 from robots.hardware import HardwareSpec
 from robots.ros2 import Ros2Backend
 from robots.ros2_wire import domain_ports
@@ -31,6 +31,7 @@ from robots.ros2_messages import (  # noqa: E402
     Float64MultiArray,
     Header,
     Imu,
+    JointState,
     Quaternion,
     Time,
     Vector3,
@@ -46,14 +47,23 @@ class Answering(Ros2Backend):
         super().__init__(spec, hardware)
         self._settled = 0.0  # there is one robot, and it is there
         self.robot = robot(self._options.domain)
+        self.measuring = False
         wait = self._inbox.newer_than
 
         def newer_than(number: int, timeout: float) -> Snapshot | None:
-            if timeout > self._options.wait_seconds:  # a reset or a measurement, which asks for what comes from now on
+            # A reset or a measurement, which asks for what comes from now on
+            if timeout > self._options.wait_seconds or (self.measuring and timeout > 0.0):
                 self.robot.speak()
             return wait(number, timeout)
 
         self._inbox.newer_than = newer_than
+
+    def measure(self) -> SensorReading:
+        self.measuring = True
+        try:
+            return super().measure()
+        finally:
+            self.measuring = False
 
     def close(self) -> None:
         self.robot.close()
@@ -162,6 +172,35 @@ def test_silence_repeats_the_last_reading() -> None:
         assert (again.sequence, again.timestamp_ns) == (first.sequence, first.timestamp_ns) == (0, again.timestamp_ns)
         mute[1]()
         eventually(lambda: backend.step(np.zeros(3)).sequence == 1)
+
+
+def test_silence_does_not_keep_who_only_measures() -> None:
+    """After a reset a measurement has a step's patience, then repeats; the robot can still be told to stand."""
+    with answering(wait_seconds=0.01) as backend:
+        backend.reset()
+        newest = backend.step(np.full(3, 0.5))
+        eventually(lambda: len(backend.robot.heard) == 1)
+        speak, backend.robot.speak = backend.robot.speak, lambda: None
+        newest = backend.measure()  # what the command's answer may have brought
+        started = time.monotonic()
+        again = backend.measure()
+        assert time.monotonic() - started < 2.0  # a reset's patience is 5 s
+        assert (again.sequence, again.timestamp_ns) == (newest.sequence, newest.timestamp_ns)
+        assert backend.step(np.zeros(3)) is again
+        eventually(lambda: backend.robot.heard[-1] == [0.0, 0.0, 0.0])
+        speak()
+        eventually(lambda: backend.measure().sequence > again.sequence)
+
+
+def test_a_measurement_takes_what_came_before_it() -> None:
+    """Where nothing newer than the call comes in time, the newest that is there counts: the robot is not silent."""
+    with answering(wait_seconds=0.0) as backend:
+        first = backend.reset()
+        heard = backend.counts["/joint_states"]["accepted"]
+        backend.robot.speak()
+        eventually(lambda: backend.counts["/joint_states"]["accepted"] > heard)
+        backend.robot.speak = lambda: None
+        assert backend.measure().sequence == first.sequence + 1
 
 
 def publish(backend: Answering, **changed: object) -> None:
@@ -274,6 +313,37 @@ def test_another_commander_is_a_fault() -> None:
             for _ in range(1000):
                 backend.step(np.zeros(3))
         del writer
+
+
+@pytest.mark.parametrize(("kind", "rest"), [("velocity", [0.0, 0.0, 0.0]), ("position", [0.2, -0.25, 0.3])])
+def test_a_fault_tells_the_robot_to_rest(kind: str, rest: list[float]) -> None:
+    """At once, each time that somebody tries to hold it, and at the end: zero, or where a position drive is."""
+    with answering(arm(kind), wait_seconds=0.01) as backend:
+        backend.reset()
+        command = np.array([0.75, 0.2, 0.3])  # elbow, shoulder, wrist
+        backend.step(command)
+        eventually(lambda: len(backend.robot.heard) == 1)
+        participant = DomainParticipant(backend._options.domain)
+        second = DataWriter(participant, Topic(participant, "rt/joint_states", JointState), SYSTEM_DEFAULT)
+        eventually(lambda: backend._inbox.fault is not None)
+        for told in (2, 3):
+            with pytest.raises(BackendError, match="2 publishers.*after a reset"):
+                backend.step(command)
+            eventually(lambda told=told: len(backend.robot.heard) == told)
+        with pytest.raises(BackendError, match="2 publishers"):
+            backend.measure()
+        eventually(lambda: len(backend.robot.heard) == 4)
+        with pytest.raises(BackendError, match="2 publishers"):
+            backend.reset()  # which moves nothing
+        assert len(backend.robot.heard) == 4
+        with pytest.raises(BackendError, match="before reset"):
+            backend.step(command)
+        assert backend.robot.heard[1:] == [rest] * 3
+        last, send = [], backend._send
+        backend._send = lambda targets: (last.append(targets[backend._order].tolist()), send(targets))[1]
+        backend.close()
+        assert last == [rest]
+        del second
 
 
 def test_nobody_there(domain: int) -> None:

@@ -139,6 +139,21 @@ def test_a_port_that_goes_while_it_falls_silent(protocol: str, monkeypatch: pyte
     assert not isinstance(raised.value, ServoError)
 
 
+def test_a_port_that_goes_while_an_alert_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Dynamixel that reports a hardware error is asked which; pulled out just then, the port is gone all the same."""
+    bus = DynamixelBus(Wire(answer_packet("dynamixel", 1, b"\0\0\0\0", error=0x80)), (1,))
+
+    def pulled(_: Wire, packet: list[int]) -> int:
+        if packet[7] == 0x02:  # a question to one servo
+            raise OSError(5, "Input/output error")
+        return len(packet)
+
+    monkeypatch.setattr(Wire, "writePort", pulled)
+    with pytest.raises(BackendError, match="the serial port wire is gone: .*Input/output error") as raised:
+        bus.read(NUMBER)
+    assert not isinstance(raised.value, ServoError)
+
+
 @given(value=st.integers(-0x7FFF, 0x7FFF))
 def test_sign_and_magnitude(value: int) -> None:
     """Feetech's numbers with a minus bit come back as they went."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import select
 import socket
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 import robots.udp
 from robots import BackendError, load_robot
-from robots.datagram import READING, Message, decode, encode, spec_mark
+from robots.datagram import CLOSE, COMMAND, READING, REFUSAL, Message, decode, encode, spec_mark
 from robots.processors import available_cpus
 from robots.spec import RobotSpec
 from robots.udp import UdpBackend
@@ -117,6 +118,122 @@ def driven(spec: RobotSpec) -> Iterator[tuple[UdpBackend, Callable[[int, int], N
             answer(0, 0)
             asked.result()
             yield backend, answer
+
+
+class Robot:
+    """A robot that answers as it is told to, and all that it heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int, float]] = []  # kind, request, first number of the payload
+        self.deaf = 0  # to so many commands, which count as lost
+        self.refuses = False
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        mark, sequence = spec_mark(SPEC), 0
+        while (datagram := self.socket.recvfrom(65535))[0]:
+            message = decode(datagram[0], mark)
+            assert message is not None
+            if message.kind == COMMAND and self.deaf:
+                self.deaf -= 1
+                continue
+            self.heard.append(
+                (message.kind, message.request, float(message.payload[0]) if message.payload.size else 0.0)
+            )
+            sequence += 1
+            values = np.full(1 + len(SPEC.channels), float(sequence))
+            refused = self.refuses and message.kind == COMMAND
+            answer = (
+                Message(REFUSAL, message.request, np.full(4, 33.0))
+                if refused
+                else Message(READING, message.request, values)
+            )
+            self.socket.sendto(encode(answer, mark), datagram[1])
+
+    def backend(self) -> UdpBackend:
+        return UdpBackend(SPEC, f"127.0.0.1:{self.socket.getsockname()[1]}", real_time=True)
+
+    def heard_of(self, kind: int) -> list[tuple[int, float]]:
+        return [(request, number) for heard, request, number in self.heard if heard == kind]
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    made = Robot()
+    yield made
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+        last.sendto(b"", made.socket.getsockname())
+    made.thread.join(10.0)
+    made.socket.close()
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3, 4])
+def test_the_last_command_comes_before_the_farewell(robot: Robot, lost: int) -> None:
+    """It is what leaves the robot at rest: lost on the way, it is sent again, and not waited for without end."""
+    with robot.backend() as backend:
+        backend.reset()
+        backend.step(np.ones(1))
+        robot.deaf = lost
+        backend.send(np.zeros(1))
+    wait_for(lambda: len(robot.heard_of(CLOSE)) == 3)
+    commands = robot.heard_of(COMMAND)
+    assert commands == [(2, 1.0), (3, 0.0)][: 1 if lost == 4 else 2]
+    assert robot.heard_of(CLOSE) == [(4, 0.0)] * 3 and robot.heard[-3:] == [(CLOSE, 4, 0.0)] * 3
+
+
+def test_who_fails_while_it_drives_says_no_farewell(robot: Robot) -> None:
+    """An exception, or a robot that cannot be reached, is no end in order: the robot's own side is to notice."""
+    with pytest.raises(RuntimeError), robot.backend() as backend:
+        backend.reset()
+        backend.step(np.ones(1))
+        raise RuntimeError("of the policy")
+    with robot.backend() as backend:
+        backend.reset()
+        real = backend._open_socket()
+        backend._socket = NoBuffer(socket.AF_INET, socket.SOCK_DGRAM)
+        with pytest.raises(BackendError, match="No buffer space"):
+            backend.step(np.ones(1))
+        backend._socket.close()
+        backend._socket = real
+    time.sleep(0.1)
+    assert robot.heard_of(CLOSE) == []
+
+
+class NoBuffer(socket.socket):
+    """What a full network card looks like."""
+
+    def send(self, *_: object) -> int:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+def test_who_has_not_begun_or_has_begun_anew_says_farewell(robot: Robot) -> None:
+    """After an exception before the first reset or after a refusal nobody drives, and what was lost before is over."""
+    with pytest.raises(RuntimeError), robot.backend() as backend:
+        backend.measure()
+        raise RuntimeError("of the caller")
+    wait_for(lambda: len(robot.heard_of(CLOSE)) == 3)
+    with robot.backend() as backend:
+        backend.reset()
+        backend._gone(OSError(errno.ENOBUFS, "for a moment"))
+        backend.reset()
+    wait_for(lambda: len(robot.heard_of(CLOSE)) == 6)
+    robot.refuses = True
+    with pytest.raises(BackendError, match="refused: !!!!"), robot.backend() as backend:
+        backend.reset()
+        backend.step(np.ones(1))
+    wait_for(lambda: len(robot.heard_of(CLOSE)) == 9)
+    assert len(robot.heard_of(COMMAND)) == 1
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """What a thread will have done soon."""
+    deadline = time.monotonic() + 10.0
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert condition()
 
 
 def test_a_lost_answer_costs_the_time_waited_and_not_a_whole_millisecond() -> None:

@@ -81,7 +81,7 @@ def command(bundle: Path, **options: Any) -> None:
     BUNDLE is what `gcl export` wrote. Every byte of it is checked and its parity vectors are replayed on this machine
     first. The robot is owned by a guardian, a process of its own, which holds or damps it should this one be killed or
     stuck. `sim` drives a simulated robot, `udp` one whose guardian runs elsewhere. Ctrl-C stops softly. Exit code 1
-    after a fault.
+    after a fault, and where the guardian failed.
 
     \b
     Examples:
@@ -108,10 +108,11 @@ def command(bundle: Path, **options: Any) -> None:
     if options["wiring"]:
         sys.exit(_show_wiring(spec, link, options["as_json"]))
     _tell_unmeasured(spec, options)
-    with contextlib.ExitStack() as stack:
+    lost: list[str] = []
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as robot:
         # The robot is let go of first and the observer last: a slow disk must not look like a controller that is stuck.
         box, observer = _watched(loaded, spec, options, started, stack)
-        backend = _dry(stack.enter_context(open_link(spec, link)), options)
+        backend = _dry(robot.enter_context(open_link(spec, link, lost)), options)
         url = observer.ready()
         loop = _loop_options(loaded, spec, box, options, stack)
         if not options["as_json"]:
@@ -131,7 +132,7 @@ def command(bundle: Path, **options: Any) -> None:
         show_run(report, inference, flight)
     for error in observer.errors:
         click.echo(f"gcl: {error}", err=True)
-    if report.faults or observer.errors:
+    if report.faults or observer.errors or lost:
         sys.exit(1)
 
 
@@ -152,22 +153,16 @@ def _run(
 
 def _tell_unmeasured(spec: RobotSpec, options: dict[str, Any]) -> None:
     """Says what nothing measures; on a robot, a drive that would have to begin from anywhere is refused."""
-    from export.safety_limits import SafetyError, SafetyLimits
+    from export.safety_limits import SafetyError, SafetyLimits, check_measured
 
-    limits = SafetyLimits.from_spec(spec)
-    for channel in limits.unwatched:
+    for channel in SafetyLimits.from_spec(spec).unwatched:
         click.echo(f"gcl: {channel} has a limit but is not measured, so nothing watches it", err=True)
-    if not limits.unmeasured:
-        return
-    drives = ", ".join(limits.unmeasured)
-    unknown = f"nothing measures where {drives} stands, so it would begin at its offset, wherever it is"
-    if options["backend"] in ("sim", "mock") or options["dry_run"]:
-        click.echo(f"gcl: {unknown}; on a robot this is refused", err=True)
-        return
-    raise SafetyError(
-        f"{unknown}. In robot.yaml, name the `joint` that it moves and observe its joint_pos, or say that you know, "
-        f"under `safety`: `unmeasured: [{drives}]`"
-    )
+    try:
+        check_measured(spec)
+    except SafetyError as error:
+        if options["backend"] not in ("sim", "mock") and not options["dry_run"]:
+            raise
+        click.echo(f"gcl: on a robot this is refused: {error}", err=True)
 
 
 def _show_wiring(spec: RobotSpec, link: LinkOptions, as_json: bool) -> int:
@@ -176,8 +171,10 @@ def _show_wiring(spec: RobotSpec, link: LinkOptions, as_json: bool) -> int:
     from toolkit.commands.wiring import show_wiring
 
     hardware = None if link.hardware is None else read_hardware(link.hardware, spec)
-    with open_link(spec, link) as backend:
-        return show_wiring(backend, spec, hardware, None, as_json)
+    lost: list[str] = []
+    with open_link(spec, link, lost) as backend:
+        status = show_wiring(backend, spec, hardware, None, as_json)
+    return 1 if lost else status
 
 
 def _dry(backend: Backend, options: dict[str, Any]) -> Backend:
@@ -208,7 +205,7 @@ def _watched(
         )
     )  # fmt: skip
     if options["ghost"]:
-        stack.enter_context(ghosted(box, spec.directory, options["allow_remote"]))
+        stack.enter_context(ghosted(box, spec.directory, options["web"], options["allow_remote"]))
     return box, observer
 
 
@@ -250,14 +247,18 @@ def _loop_options(
 
 
 def _next_bundle(path: Path, spec: RobotSpec, options: dict[str, Any]) -> Successor:
-    """What takes over: checked as the first was, and for the same robot."""
+    """What takes over: checked as the first was, and for the same robot; why not is told at once."""
     from export.runtime import load_bundle
-    from robots.spec import RobotSpecError
+    from robots.spec import RobotSpecError, ToolkitError
     from toolkit.commands.deploy_choices import trusted_keys
 
-    loaded, policy, reward = load_bundle(path, trusted_keys(options), options["variant"])
-    if loaded.spec.sha256 != spec.sha256:
-        raise RobotSpecError(f"{path}: the new bundle is for {loaded.spec.name}, {spec.name} goes on with the old one")
+    try:
+        loaded, policy, reward = load_bundle(path, trusted_keys(options), options["variant"])
+        if loaded.spec.sha256 != spec.sha256:
+            raise RobotSpecError(f"{path}: it is for {loaded.spec.name}")
+    except ToolkitError as error:
+        click.echo(f"gcl: {spec.name} goes on with the old bundle: {error}", err=True)
+        raise
     return _successor(loaded, policy, reward, spec, options)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from export.real_time import RealTimeOptions
     from export.signature import PublicKey
 
+_LEAST_KEY, _MOST_KEY = 16, 64  # bytes
+
 
 def robot_of(spec: RobotSpec, options: dict[str, Any]) -> RobotSpec:
     """The bundle's robot, with the directory of its model files, and as careful as robot.yaml and the options say."""
@@ -69,11 +71,27 @@ def shared_key(options: dict[str, Any]) -> bytes:
 
 
 def read_key(path: Path) -> bytes:
-    """What is in a key's file."""
+    """What is in a key's file; an empty one would be no seal at all.
+
+    Args:
+        path: The file.
+
+    Returns:
+        16 to 64 bytes.
+
+    Raises:
+        ToolkitError: It cannot be read, or is shorter or longer.
+    """
     try:
-        return path.read_bytes()
+        key = path.read_bytes()
     except OSError as error:
         raise ToolkitError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not _LEAST_KEY <= len(key) <= _MOST_KEY:
+        raise ToolkitError(
+            f"{path}: a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}: "
+            f"head -c 32 /dev/urandom > {path.name} makes one"
+        )
+    return key
 
 
 def real_time(options: dict[str, Any]) -> RealTimeOptions:
@@ -106,4 +124,5 @@ def link_options(spec: RobotSpec, options: dict[str, Any], started: str) -> Link
         events=Path("runs") / "flight" / f"{spec.name}-{started}.guardian.jsonl",
         realtime=options["realtime"],
         controller_cpu=real_time(options).cpu,
+        read_only=options["dry_run"] or options["wiring"],
     )

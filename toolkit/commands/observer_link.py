@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.black_box import BlackBox
+from export.web_guard import parse_listen
 from robots.spec import ToolkitError
 
 _START_SECONDS = 20.0  # [s]
@@ -101,21 +102,23 @@ def observed(
 
 
 @contextlib.contextmanager
-def ghosted(box: BlackBox, directory: Path | None, allow_remote: bool = False) -> Iterator[None]:
+def ghosted(box: BlackBox, directory: Path | None, web: str, allow_remote: bool = False) -> Iterator[None]:
     """Has the robot's pose shown in 3D by another process, which the page links to once it is there.
 
     Args:
         box: Of the run.
         directory: Where the robot's model files lie.
-        allow_remote: Whether it may be reached from other machines.
+        web: [HOST:]PORT of the page; the 3D view is reached where the page is, at a port of its own.
+        allow_remote: Whether that may be reached from other machines.
 
     Raises:
-        ObserverError: What it needs is not installed.
+        ToolkitError: What it needs is not installed, or the page's address is not legal.
     """
     for module in ("mujoco", "viser", "mjviser"):
         if importlib.util.find_spec(module) is None:
             raise ObserverError(f"--ghost needs {module}: pip install 'gcl-toolkit[train,web]'")
-    arguments = ["--fd", str(box.fd), "--web", "0.0.0.0:0" if allow_remote else "0"]
+    host, _ = parse_listen(web, allow_remote)
+    arguments = ["--fd", str(box.fd), "--web", f"[{host}]:0" if ":" in host else f"{host}:0"]
     arguments += ["--allow-remote"] if allow_remote else []
     arguments += [] if directory is None else ["--directory", str(directory)]
     process = subprocess.Popen(

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _LAST_SEED = 2**31 - 1  # seeds of environments end at 2**32 - 1: from here no number of episodes gets there
 _MOST_SECONDS = 86_400.0  # [s] of an episode, which is kept in memory
-_LEAST_KEY, _MOST_KEY = 16, 64  # bytes
 
 
 @click.command()
@@ -290,8 +289,6 @@ def _udp_stage(spec: RobotSpec, options: dict[str, Any]) -> OpenStage:
     if not (remote or is_loopback(host)):
         raise click.UsageError(f"{address} is not on this machine; --allow-remote and --key FILE let it be on another")
     key = b"" if file is None else read_key(file)
-    if file is not None and not _LEAST_KEY <= len(key) <= _MOST_KEY:
-        raise ToolkitError(f"{file}: a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, port))  # looks for a way there and sends nothing

@@ -22,6 +22,7 @@ from robots.backend import Backend, BackendError
 from robots.spec import RobotSpec
 
 _START_SECONDS = 60.0  # [s] a simulator may take to compile its model on a slow machine
+_MOST_LINES = 20  # of what a guardian said that are told, the last ones
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,19 @@ class LinkOptions:
     events: Path  # what made the guardian act is written here
     realtime: bool
     controller_cpu: int | None  # core that the controller keeps to and its guardian leaves to it
+    read_only: bool = False  # the guardian passes no command on
 
 
 @contextlib.contextmanager
-def open_link(spec: RobotSpec, options: LinkOptions) -> Iterator[Backend]:
+def open_link(spec: RobotSpec, options: LinkOptions, failures: list[str] | None = None) -> Iterator[Backend]:
     """Reaches the robot; it is let go of, and a guardian that was started has ended, when the context ends.
+
+    What the guardian said meanwhile is told then, on standard error.
 
     Args:
         spec: The robot.
         options: Which and how.
+        failures: Gets a line when the guardian did not end well.
 
     Yields:
         The robot, for a loop in real time.
@@ -78,14 +83,14 @@ def open_link(spec: RobotSpec, options: LinkOptions) -> Iterator[Backend]:
     else:
         key = secrets.token_bytes(32)
         with (
-            _guardian(spec, options, key) as address,
+            _guardian(spec, options, key, failures if failures is not None else []) as address,
             UdpBackend(spec, address, key=key, real_time=True) as backend,
         ):
             yield backend
 
 
 @contextlib.contextmanager
-def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes) -> Iterator[str]:
+def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes, failures: list[str]) -> Iterator[str]:
     """A guardian with the robot, as a process of its own; yields its address. It ends when its input closes."""
     if options.backend == "sim":
         if importlib.util.find_spec("mujoco") is None:
@@ -101,7 +106,7 @@ def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes) -> Iterator[str
             "--robot", str(description), "--directory", str(options.directory or folder), "--backend", options.backend,
             "--seed", str(options.seed), "--events", str(options.events.absolute()), "--key-on-stdin",
             *([] if options.hardware is None else ["--hardware", str(options.hardware.absolute())]),
-            *(["--realtime"] if options.realtime else []),
+            *(["--realtime"] if options.realtime else []), *(["--read-only"] if options.read_only else []),
             *([] if options.controller_cpu is None else ["--leave-cpu", str(options.controller_cpu)]),
         ]  # fmt: skip
         with open(errors, "wb") as stderr:
@@ -111,19 +116,31 @@ def _guardian(spec: RobotSpec, options: LinkOptions, key: bytes) -> Iterator[str
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": _python_path()},
             )  # fmt: skip
+        address = ""
         try:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it ended already; what it said is told below
                 process.stdin.write(key.hex().encode() + b"\n")
                 process.stdin.flush()
-            yield _address(process, errors)
+            address = _address(process, errors)
+            yield address
         finally:
             with contextlib.suppress(BrokenPipeError):
                 process.communicate()
-            if process.returncode != 0:
-                click.echo(
-                    f"gcl: the guardian ended with exit code {process.returncode}: {_last_line(errors)}", err=True
-                )
+            if address:  # else why it did not start is told by that error
+                _tell_end(process.returncode, errors, failures)
+
+
+def _tell_end(code: int, errors: Path, failures: list[str]) -> None:
+    """Tells what the guardian said, such as what its driver noticed, and how it ended if that was not well."""
+    lines = _lines(errors)
+    if code != 0:
+        why = lines.pop() if lines else "it did not say why"
+        failures.append(f"the guardian ended with exit code {code}: {why}")
+    for line in lines[-_MOST_LINES:]:
+        click.echo(f"gcl: guardian: {line.removeprefix('guardian: ')}", err=True)
+    for failure in failures:
+        click.echo(f"gcl: {failure}", err=True)
 
 
 def _python_path() -> str:
@@ -145,10 +162,9 @@ def _address(process: subprocess.Popen[bytes], errors: Path) -> str:
         process.kill()
         process.wait()
         raise BackendError(
-            f"the robot's guardian did not start: {_last_line(errors) or f'it said {line!r}'}"
+            f"the robot's guardian did not start: {(_lines(errors) or [f'it said {line!r}'])[-1]}"
         ) from error
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
