@@ -60,7 +60,9 @@ def solve_log_z(r: Tensor, log_q: Tensor, expert: Tensor, alpha: float, temper: 
     low, high, share = float(score.min() - margin), float(score.max() + margin), float(expert_share)
     for _ in range(60):  # in Python's floats, which are float64, too: tensors of one number cost more than the batch
         middle = 0.5 * (low + high)
-        if float(torch.sigmoid(score - middle).mean()) > share:
+        if not low < middle < high:
+            break
+        if float((score - middle).sigmoid_().sum()) / len(score) > share:
             low = middle
         else:
             high = middle

@@ -85,9 +85,13 @@ class GaussianPolicy(nn.Module):
             Action (..., act_dim) in [-1, 1] and its log density log q(a | s), (...).
         """
         mean = self(observation)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        action = (mean + self.log_std.exp() * noise).clamp(-1.0, 1.0)
+        action = self.around(mean, generator)
         return action, clipped_gaussian_log_prob(action, mean, self.log_std)
+
+    def around(self, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draws actions (..., act_dim) in [-1, 1] for a `mean` (..., act_dim) that this network gave."""
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return (mean + self.log_std.exp() * noise).clamp(-1.0, 1.0)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log q(a | s), (...), for `observation` (..., obs_dim) and `action` (..., act_dim)."""

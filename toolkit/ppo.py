@@ -112,7 +112,8 @@ class PolicyLearner:
     @torch.no_grad()
     def _samples(self, rollout: Rollout, label: Label) -> tuple[dict[str, Tensor], float]:
         """What each unbroken step of a rollout teaches, [n, .] by name, and how much of the returns V foresaw."""
-        config = self.config
+        config, mean_old = self.config, rollout.mean
+        assert mean_old is not None, "one policy made an on-policy rollout"
         reward = label(
             rollout.observation, rollout.next_observation, rollout.action, rollout.log_prob, rollout.termination
         )
@@ -136,7 +137,7 @@ class PolicyLearner:
             "log_prob": rollout.log_prob.flatten()[keep],
             "target": self.value.rescale(returns.flatten()[keep]),
             "advantage": _standardize(advantage.flatten()[keep]),
-            "mean_old": self.policy.mean_net(features),
+            "mean_old": mean_old.flatten(0, 1)[keep],
         }, float(explained)
 
     def state_dict(self) -> dict[str, Any]:

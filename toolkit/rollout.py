@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robots.batch import BatchSim
-from toolkit.networks import GaussianPolicy
+from toolkit.networks import GaussianPolicy, clipped_gaussian_log_prob
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Rollout:
     termination: Tensor  # [T, B] bool, the task ended with this step
     truncation: Tensor  # [T, B] bool, the time limit ended the episode with this step
     quarantined: Tensor  # [T, B] bool, the simulation broke in this step: learn nothing from it
+    mean: Tensor | None = None  # [T, B, act_dim] of the Gaussian that acted; None of steps that several policies made
 
     @property
     def ended(self) -> Tensor:
@@ -62,18 +63,20 @@ class Collector:
         sim, shape = self.sim, (steps, self.sim.num_envs)
         observation = torch.empty(*shape, sim.obs_dim)
         next_observation = torch.empty(*shape, sim.obs_dim)
-        action = torch.empty(*shape, sim.act_dim, device=self.device)
-        log_prob = torch.empty(shape, device=self.device)
+        mean, action = torch.empty(2, *shape, sim.act_dim, device=self.device)
         flags = np.empty((3, *shape), dtype=bool)
         for t in range(steps):
             observation[t] = torch.from_numpy(self.observation)
-            action[t], log_prob[t] = policy.sample(observation[t].to(self.device), self.generator)
+            mean[t] = policy(observation[t].to(self.device))
+            action[t] = policy.around(mean[t], self.generator)
             step = sim.step(action[t].cpu().numpy(), before_reset)
             next_observation[t] = torch.from_numpy(step.final_observation)
             flags[0, t], flags[1, t], flags[2, t] = step.termination, step.truncation, step.quarantined
             self.observation = step.observation
+        # Of all steps at once: it is many small operations
+        log_prob = clipped_gaussian_log_prob(action, mean, policy.log_std)
         termination, truncation, quarantined = torch.from_numpy(flags).to(self.device)
         return Rollout(
             observation.to(self.device), next_observation.to(self.device), action, log_prob,
-            termination, truncation, quarantined,
+            termination, truncation, quarantined, mean,
         )  # fmt: skip

@@ -19,6 +19,7 @@ def rollout(policy: GaussianPolicy, generator: torch.Generator, steps: int = 8, 
     observation = torch.randn(steps, envs, 3, generator=generator)
     with torch.no_grad():
         action, log_prob = policy.sample(observation, generator)
+        mean = policy(observation)
     none = torch.zeros(steps, envs, dtype=torch.bool)
     return Rollout(
         observation,
@@ -28,6 +29,7 @@ def rollout(policy: GaussianPolicy, generator: torch.Generator, steps: int = 8, 
         none,
         none.clone(),
         none.clone(),
+        mean,
     )
 
 

@@ -36,6 +36,8 @@ def test_density_is_that_of_the_action_sent():
     rollout = collector().collect(acting, 20)
     torch.testing.assert_close(acting.log_prob(rollout.observation, rollout.action).detach(), rollout.log_prob)
     assert rollout.action.abs().max() <= 1.0
+    assert rollout.mean is not None
+    torch.testing.assert_close(acting(rollout.observation).detach(), rollout.mean)
 
 
 def test_goes_on_where_it_left_off():
