@@ -119,12 +119,15 @@ def copy_episodes(
         return DemoStore.create(out, store.spec, store.attributes["source"], entries), []
     target, skipped = DemoStore.open(out, store.spec, mode="a"), []
     try:
-        there = set(target.digests())
+        there = {digest: at for at, digest in enumerate(target.digests())}
         for i, entry in zip(chosen, entries, strict=True):
-            if entry.episode.sha256 in there:
-                skipped.append(i)
-            else:
+            at = there.get(entry.episode.sha256)
+            if at is None:
                 target.append(entry.episode, entry.excluded, entry.note)
+                continue
+            skipped.append(i)
+            if entry.excluded:  # excluded episodes stay so
+                target.exclude([at])
     except BaseException:
         target.close()
         raise

@@ -93,12 +93,13 @@ def sync_folder(folder: Path) -> None:
 class WriterLock:
     """Holds the one right to write to a store; the system lets go of it when the process ends, however it ends."""
 
-    def __init__(self, path: Path, owner: str) -> None:
+    def __init__(self, path: Path, owner: str, what: str = "a store") -> None:
         """Takes the lock or refuses at once.
 
         Args:
             path: Lock file, made if need be. It stays there: removing it would let two writers lock two files.
             owner: What is locked, for the message.
+            what: What kind of thing that is, for the message.
 
         Raises:
             StoreError: Somebody else holds it, or the file cannot be made.
@@ -113,7 +114,10 @@ class WriterLock:
         except BlockingIOError as error:
             holder = os.read(self._descriptor, 20).decode(errors="replace").strip() or "unknown"
             os.close(self._descriptor)
-            raise StoreError(f"{owner}: process {holder} is writing to it, and a store takes one writer") from error
+            raise StoreError(f"{owner}: process {holder} is writing to it, and {what} takes one writer") from error
+        except OSError as error:  # of a disk that knows no locks
+            os.close(self._descriptor)
+            raise StoreError(f"{owner}: cannot be locked for writing: {error.strerror} ({path})") from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 

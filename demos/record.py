@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from demos.episode import Episode
 from demos.journal import Journal
 from demos.operators import Operator
 from demos.stage import BackendStage, Moment, TaskEnvironment, TaskStage, stage_for
-from robots.backend import Backend
+from robots.backend import Backend, BackendError
 from robots.spec import RobotSpec, ToolkitError
 
 OnStep = Callable[[int], bool]  # steps recorded so far -> whether to go on
@@ -121,16 +122,17 @@ def record_episode(
             ended_by = ended_by or "interrupted"
         if pace is not None:
             pace.wait()
+    about = {"operator": operator.name, "task": spec.task or "", "seed": seed, "start_time_ns": start_time_ns}
+    episode = _finished(steps, journal, ended_by, **about)
     _bring_to_rest(stage, pace)
-    return _finished(
-        steps, journal, ended_by, operator=operator.name, task=spec.task or "", seed=seed, start_time_ns=start_time_ns
-    )
+    return episode
 
 
 def _bring_to_rest(stage: BackendStage | TaskStage, pace: _Pace | None) -> None:
     if pace is not None:  # a robot, which keeps its last command
-        for _ in stage.rest():
-            pace.wait()
+        with contextlib.suppress(BackendError):  # who refuses holds it already, and the episode is whole
+            for _ in stage.rest():
+                pace.wait()
 
 
 def _finished(steps: _Steps, journal: Journal | None, ended_by: str, **about: Any) -> Episode:

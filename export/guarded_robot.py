@@ -17,7 +17,7 @@ from robots.backend import Backend, BackendError, DriverEndedError, SensorReadin
 from robots.datagram import COMMAND, RESET, Message
 from robots.server import RobotServer
 
-_MOST_PERIODS = 3.0  # of slew that a command may take, if the ones before it were late or lost
+_MOST_AT_ONCE = 3.0  # periods of slew that one command may take, if the ones before it were lost: more is a jolt
 _REACH_NS = 30_000_000_000  # how long a robot that nobody can reach is tried to be reached before it is left
 
 
@@ -44,6 +44,9 @@ class GuardedRobot(RobotServer):
         self._commanded_ns = 0
         self._passed_ns = 0  # when the last command was passed on
         self._periods = 0.0  # of slew that were not taken yet
+        # They are kept for as long as a silence is borne: commands that were held up may then come all at once
+        self._most_periods = self._patience_ns / self.period_ns
+        self._undelivered = False  # whether the robot refused the last command
         self._hold_ns = 0  # when the next command of our own is due
         self._leave_ns: int | None = None  # when a robot that was left to us has been held for long enough
         self._lost_ns: int | None = None  # when its driver ended, until the next one has heard the robot
@@ -76,7 +79,7 @@ class GuardedRobot(RobotServer):
             reading = super().obey(message)
             now = self._now()
             self._commanded_ns, self._leave_ns, self._lost_ns = now, None, None
-            self._passed_ns, self._periods, self._refused_ns = now, _MOST_PERIODS, None
+            self._passed_ns, self._periods, self._refused_ns, self._undelivered = now, 1.0, None, False
             if self.safety.arm(reading, now):
                 self.running = True
             else:
@@ -89,7 +92,9 @@ class GuardedRobot(RobotServer):
         if not self.running:
             raise BackendError("step before reset")
         check_command(self.backend.spec, message.payload)
+        self._undelivered = True
         reading = self.backend.step(self._slewed(message.payload))
+        self._undelivered = False
         self._commanded_ns = self._now()
         if not self.safety.check_reading(reading, self._commanded_ns):
             self._acted()
@@ -100,10 +105,12 @@ class GuardedRobot(RobotServer):
 
         What the ones before did not take is kept for a while, so that one that comes early is obeyed like any other.
         """
+        if not self.safety.slews:
+            return self.safety.limit(command)
         now = self._now()
         passed = (now - self._passed_ns) / self.period_ns
-        self._passed_ns, self._periods = now, min(self._periods + passed, _MOST_PERIODS)
-        bounded = self.safety.limit(command, min(self._periods, max(passed, 1.0)))
+        self._passed_ns, self._periods = now, min(self._periods + passed, self._most_periods)
+        bounded = self.safety.limit(command, min(self._periods, max(1.0, min(passed, _MOST_AT_ONCE))))
         self._periods = max(self._periods - self.safety.periods_used, 0.0)
         return bounded
 
@@ -120,13 +127,14 @@ class GuardedRobot(RobotServer):
         unreached = self._lost_ns is not None and now < self._lost_ns + _REACH_NS
         if self._leave_ns is not None and now >= self._leave_ns and not unreached:
             self.safety.stop_damping()
-            if not self.safety.moving() or now >= self._leave_ns + self._rest_ns:
+            if not (self.safety.moving() or self._undelivered) or now >= self._leave_ns + self._rest_ns:
                 self.running = False
                 return
         # After a pause of this process, one command is due and not all that were missed.
         self._hold_ns = max(self._hold_ns + self.period_ns, now)
         try:
             reading = self.backend.step(self.safety.limit(self._nothing))
+            self._refused_ns, self._undelivered = None, False
             self.safety.check_reading(reading, now)
             self._reached(reading.sequence, now)
         except DriverEndedError as error:
@@ -155,7 +163,7 @@ class GuardedRobot(RobotServer):
 
         One who leaves a robot in motion is a fault, and we bring it to rest.
         """
-        moving = self.safety.moving()
+        moving = self.safety.moving() or ("the last command was refused" if self._undelivered else "")
         if self.safety.fault is None and not moving:
             self.running = False
             return

@@ -289,7 +289,8 @@ def _guard(robot: GuardedRobot, sock: socket.socket, options: argparse.Namespace
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
     for number in _ENDS:
-        signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it for the hang-up
+            signal.signal(number, lambda *_: None)  # the wake-up alone ends the loop, in order
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
     writer = _EventWriter(options.events)

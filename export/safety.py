@@ -80,6 +80,11 @@ class SafetyLayer:
         """How many control periods' slew the last command took, of the drive that took most."""
         return float(np.max(np.abs(self._sent - self._target) / self.limits.slew_step))
 
+    @property
+    def slews(self) -> bool:
+        """Whether any drive has a slew limit."""
+        return self._has_slew
+
     def moving(self) -> str:
         """The drives that what was sent last does not leave at rest; a position is rest, wherever it is.
 
@@ -116,9 +121,10 @@ class SafetyLayer:
         self._sequence = -1  # the loop checks this very reading again, and must not take it for a repeated one
         if self.fault is not None:
             return False
-        np.copyto(self._sent, self.limits.rest, where=~known)
-        np.copyto(self._hold, self._sent)
-        np.copyto(self._begun, self._sent)
+        # What no position is known of keeps, until it is told otherwise, what it was sent last: slew begins from there
+        np.copyto(self._hold, self.limits.rest)
+        np.copyto(self._hold, self._sent, where=self.limits.holds_position)
+        np.copyto(self._begun, self._hold)
         return True
 
     def check_reading(self, reading: SensorReading, now_ns: int) -> bool:

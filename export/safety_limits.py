@@ -11,6 +11,7 @@ from robots.spec import RobotSpec, ToolkitError
 
 # A joint that stands beside its command range by less is let be: it sags, or rests at a stop, by about as much
 _NEAR = 0.01  # of the range
+_MOST_PERIODS = 1e6  # hours, at any rate: a drive that slow never comes to rest
 
 
 class SafetyError(ToolkitError):
@@ -87,7 +88,8 @@ class SafetyLimits:
     def rest_periods(self) -> int:
         """Control periods that the slowest drive takes to come to rest from either end of its range."""
         farthest = np.maximum(self.upper - self.rest, self.rest - self.lower)
-        return int(np.ceil(np.where(self.holds_position, 0.0, farthest) / self.slew_step).max())
+        periods = np.where(self.holds_position, 0.0, farthest) / self.slew_step
+        return int(np.ceil(np.minimum(periods, _MOST_PERIODS)).max())
 
     def pose(self, values: np.ndarray) -> np.ndarray:
         """Where the position drives stand.

@@ -44,8 +44,8 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         """Refuses values no run can use."""
         at_least_0("policy.warm_start", self.warm_start)
-        low, start, high = self.log_std_min, self.log_std_init, self.log_std_max
-        require(low <= start <= high, f"policy.log_std_init {start}; must be from log_std_min {low} to _max {high}")
+        low, high = self.log_std_min, self.log_std_max
+        require(low <= high, f"policy.log_std_min {low}; must not be above log_std_max {high}")
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,8 @@ class RewardConfig:
         """Refuses values no run can use."""
         for name in ("updates", "batch_steps"):
             at_least_1(f"reward.{name}", getattr(self, name))
-        for name in ("alpha", "learning_rate"):
-            above_0(f"reward.{name}", getattr(self, name))
-        for name in ("gradient_penalty", "expert_jitter", "segment", "panel"):
+        above_0("reward.alpha", self.alpha)
+        for name in ("gradient_penalty", "expert_jitter", "segment", "panel", "learning_rate"):
             at_least_0(f"reward.{name}", getattr(self, name))
         for name, legal in (("inputs", REWARD_INPUTS), ("log_z", LOG_Z), ("expert_log_q", EXPERT_LOG_Q)):
             one_of(f"reward.{name}", getattr(self, name), legal)
@@ -172,9 +171,10 @@ class PpoConfig:
         """Refuses values no run can use."""
         for name in ("num_envs", "horizon", "epochs", "minibatches"):
             at_least_1(f"ppo.{name}", getattr(self, name))
-        for name in ("learning_rate", "clip", "max_grad_norm"):
+        for name in ("clip", "max_grad_norm"):
             above_0(f"ppo.{name}", getattr(self, name))
-        for name in ("head_start", "demo_weight", "demo_fade", "restarts", "target_kl", "value_weight"):
+        others = ("head_start", "demo_weight", "demo_fade", "restarts", "learning_rate", "target_kl", "value_weight")
+        for name in others:
             at_least_0(f"ppo.{name}", getattr(self, name))
         require(0.0 < self.discount <= 1.0, f"ppo.discount {self.discount}; must be in (0, 1]")
         require(0.0 <= self.gae_lambda <= 1.0, f"ppo.gae_lambda {self.gae_lambda}; must be in [0, 1]")
@@ -228,10 +228,9 @@ class SacConfig:
             at_least_1(f"sac.{name}", getattr(self, name))
         for name in ("discount", "tau"):
             require(0.0 < getattr(self, name) <= 1.0, f"sac.{name} {getattr(self, name)}; must be in (0, 1]")
-        for name in ("head_start", "negatives_rows", "clone_weight"):
+        for name in ("head_start", "negatives_rows", "clone_weight", "policy_learning_rate", "critic_learning_rate"):
             at_least_0(f"sac.{name}", getattr(self, name))
-        for name in ("updates_per_step", "policy_learning_rate", "critic_learning_rate"):
-            above_0(f"sac.{name}", getattr(self, name))
+        above_0("sac.updates_per_step", self.updates_per_step)
         require(0.0 <= self.demo_share < 1.0, f"sac.demo_share {self.demo_share}; must be in [0, 1)")
         one_of("sac.negatives", self.negatives, NEGATIVES)
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from demos.durable import WriterLock
+from demos.durable import StoreError, WriterLock
 from demos.episode import Episode
 from robots.spec import RobotSpec
 from toolkit import checkpoint as checkpoints
@@ -91,6 +91,7 @@ class Run(Generic[AnyLearner]):
         # Wall clock spent learning: cloning included, evaluations left out, earlier sessions included
         self.seconds = trainer.cloning_seconds
         self.interrupted = False
+        self._known: tuple[int, int] | None = None  # the checkpoint that this run goes on from, or wrote last
         observations = [e.observations[:-1] for e in episodes] or [np.zeros((0, trainer.spec.obs_dim), np.float32)]
         actions = [e.actions for e in episodes] or [np.zeros((0, trainer.spec.act_dim), np.float32)]
         sample = checkpoints.sample_steps(np.concatenate(observations), np.concatenate(actions))
@@ -104,7 +105,7 @@ class Run(Generic[AnyLearner]):
             TrainingError: It belongs to other settings, another robot, other demos or another reward, or only one of
                 the two began with another run's policy.
         """
-        saved = checkpoints.load(self.folder)
+        known, saved = self._checkpoint(), checkpoints.load(self.folder)
         ours = _identity(self.trainer.spec, self.demos, self.trainer.config)
         theirs = _identity(saved.spec, saved.demos, saved.config)
         # A longer run of the same settings is the one change that makes sense.
@@ -112,6 +113,7 @@ class Run(Generic[AnyLearner]):
         if differ:
             changes = "; ".join(f"{key}: was {theirs[key]}, now {ours[key]}" for key in differ)
             raise TrainingError(f"{self.folder}: cannot resume with other settings ({changes})")
+        self._known = known
         self.trainer.load_state_dict(saved.state["trainer"])
         if self.trainer.iteration > self.trainer.iterations:
             done, wanted = self.trainer.steps, self.trainer.config.total_steps
@@ -130,6 +132,7 @@ class Run(Generic[AnyLearner]):
             self.folder / checkpoints.FILE_NAME,
             Checkpoint(trainer.spec, trainer.config, self.demos, *self._sample, state),
         )
+        self._known = self._checkpoint()
 
     def train(
         self, on_progress: OnProgress, eval_every: int, eval_episodes: int, seconds: float | None = None
@@ -146,15 +149,27 @@ class Run(Generic[AnyLearner]):
             The evaluations so far, as rows of `evaluations.csv`.
 
         Raises:
-            StoreError: Another process is training in the folder.
             CheckpointError: A checkpoint could not be written; the last one is intact.
-            TrainingError: The policy's weights are not numbers any more; the last checkpoint is intact.
+            TrainingError: Another process trains in the folder, or has done so since this run was prepared; or weights
+                of the policy are not numbers any more, and the last checkpoint is intact.
         """
         trainer = self.trainer
-        lock = WriterLock(self.folder / ".lock", str(self.folder))
-        (self.folder / "config.json").write_text(json.dumps(trainer.config.to_dict(), indent=2) + "\n")
-        evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
-        log = MetricsLog(self.folder, trainer.iteration)
+        with self._alone():
+            (self.folder / "config.json").write_text(json.dumps(trainer.config.to_dict(), indent=2) + "\n")
+            evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
+            log = MetricsLog(self.folder, trainer.iteration)
+            return self._train(on_progress, eval_every, eval_episodes, seconds, evaluations, log)
+
+    def _train(
+        self,
+        on_progress: OnProgress,
+        eval_every: int,
+        eval_episodes: int,
+        seconds: float | None,
+        evaluations: list[dict[str, float]],
+        log: MetricsLog,
+    ) -> list[dict[str, float]]:
+        trainer = self.trainer
 
         def on_iteration(trainer: Learner, metrics: dict[str, float]) -> bool:
             self.seconds += sum(value for name, value in metrics.items() if name.startswith("time/"))
@@ -188,8 +203,33 @@ class Run(Generic[AnyLearner]):
                     _write_evaluations(self.folder, evaluations)
             finally:
                 log.close()
-                lock.release()
         return evaluations
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else trains in the folder meanwhile, nor has done so since this run was begun or taken up."""
+        try:
+            lock = WriterLock(self.folder / ".lock", str(self.folder), "a run")
+        except StoreError as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                raise TrainingError(str(error)) from error
+            lock = None  # a disk that knows no locks: as it was before there were any here
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if self._checkpoint() != self._known:
+                raise TrainingError(f"{self.folder}: another process has trained there meanwhile; begin again")
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _checkpoint(self) -> tuple[int, int] | None:
+        """What tells the checkpoint in the folder from any other; None if there is none."""
+        try:
+            status = (self.folder / checkpoints.FILE_NAME).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _check_finite(self) -> None:
         if not all(bool(weight.isfinite().all()) for weight in self.trainer.policy.parameters()):
@@ -246,9 +286,10 @@ def new_folder(name: str) -> Path:
         The path.
     """
     first = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    first.parent.mkdir(parents=True, exist_ok=True)
     for folder in itertools.chain([first], (first.with_name(f"{first.name}-{k}") for k in itertools.count(2))):
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
     raise AssertionError("there is always a next number")
 

@@ -121,8 +121,8 @@ def at_least_1(name: str, value: int | None) -> None:
 
 
 def above_0(name: str, value: float) -> None:
-    """Raises ConfigError unless the setting `name` is a positive, finite number."""
-    require(0.0 < value < math.inf, f"{name} {value}; must be positive")
+    """Raises ConfigError unless the setting `name` is positive; infinity is, where it means no bound."""
+    require(value > 0.0, f"{name} {value}; must be positive")
 
 
 def at_least_0(name: str, value: float) -> None:

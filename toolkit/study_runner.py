@@ -240,7 +240,7 @@ def _figures(prepared: Prepared, outputs: dict[str, Any], failed: str | None) ->
 
 
 def _demos(name: str, count: int | None) -> tuple[str, str, float]:
-    """(path, chain digest and who is excluded, mean return) of a store's first `count` demos that are not excluded."""
+    """(path, chain digest, mean return) of a store's first `count` demos that are not excluded."""
     from demos.store import DemoStore
     from toolkit.commands.quickstart import shipped_demos
 
@@ -248,12 +248,10 @@ def _demos(name: str, count: int | None) -> tuple[str, str, float]:
     # A command that names the checkout's place on this machine would be of no use on another
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     store = DemoStore.open(path)
-    table = store.table()
-    used = [row.return_ for row in table if not row.excluded][:count]
+    used = [row.return_ for row in store.table() if not row.excluded][:count]
     if not used or (count is not None and len(used) < count):
         raise StudyError(f"{path} holds {len(used)} demos to learn from; {count or 'at least 1'} are needed")
-    excluded = "".join(f"-{row.index}" for row in table if row.excluded)
-    return str(path), store.chain_sha256 + excluded, float(np.mean(used))
+    return str(path), store.chain_sha256, float(np.mean(used))
 
 
 def _curve(run: Path | None) -> tuple[dict[str, float], ...]:

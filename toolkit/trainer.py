@@ -125,6 +125,8 @@ class Trainer:
         if config.generator == "ppo":
             self.value = ValueNetwork(spec.obs_dim, config.policy.hidden).to(self.device)
         self.reward = build_reward_network(spec, config.reward).to(self.device)
+        if self.reward.absorbing is not None and config.acting.discount == 1.0:
+            raise TrainingError(f"{spec.name} has a `terminate`: what comes after an end needs a discount below 1")
         self.policy_learner = self._policy_learner()
         self.task_reward = task_reward
         self.from_demos = bool(episodes)
@@ -308,8 +310,6 @@ def _check(
     objective = config.objective
     if config.device != "cpu" and not torch.cuda.is_available():
         raise TrainingError(f"device {config.device}: torch {torch.__version__} sees no GPU here; cpu works anywhere")
-    if spec.terminate and config.acting.discount == 1.0 and objective in ADVERSARIAL:
-        raise TrainingError(f"{spec.name} has a `terminate`: what comes after an end needs a discount below 1")
     if objective != "task-reward" and task_reward is not None:
         raise TrainingError(f"objective {objective!r} must never see the true reward")
     if objective == "offline":

@@ -179,6 +179,11 @@ def test_a_copy_repeated_doubles_nothing(filled: DemoStore, tmp_path: Path) -> N
     made, had = copy_episodes(filled, tmp_path / "mix.zarr", [0], actions=False)
     with made:
         assert had == [] and made.n_episodes == 4
+    filled.exclude([1])
+    made, had = copy_episodes(filled, tmp_path / "mix.zarr", [1])
+    with made:
+        there = made.digests().index(filled.digests()[1])
+        assert had == [1] and there in made.identity()["excluded"]
 
 
 def test_a_store_is_not_copied_into_itself(filled: DemoStore, tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def test_a_robot_is_left_at_rest(spec: RobotSpec) -> None:
     episode = record_episode(backend, script, spec, seed=0, max_steps=5, real_time=True)
     assert episode.length == 5 and len(backend.commands) == 5 + 4
     last = np.where([term.kind == "position" for term in spec.action], backend.commands[4], 0.0)
+    ctrl = dataclasses.replace(spec, action=tuple(dataclasses.replace(t, kind="ctrl", offset=0.1) for t in spec.action))
+    odd = MockBackend(ctrl)
+    record_episode(odd, script, ctrl, seed=0, max_steps=2, real_time=True)
+    assert odd.commands[-1].tolist() == [0.1] * spec.act_dim
     assert last[0] == first.scale and all(np.array_equal(command, last) for command in backend.commands[5:])
     simulated = MockBackend(spec)
     record_episode(simulated, script, spec, seed=0, max_steps=5)

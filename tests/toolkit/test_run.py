@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 import torch
 from small_training import episodes, trainer
 
-from demos.durable import StoreError
 from toolkit import checkpoint as checkpoints
 from toolkit.evaluate import Evaluation
 from toolkit.metrics import read_metrics
@@ -84,16 +84,34 @@ def test_a_policy_that_is_no_numbers_is_not_saved_over_a_good_one(tmp_path: Path
 
 
 def test_one_folder_takes_one_run_at_a_time(tmp_path: Path):
-    """A second one is refused before it writes anything, and may come when the first has ended."""
+    """A second one is refused before it writes anything, while the first one trains and when it has ended."""
+    late = Run(tmp_path, trainer(None, "seed=5"), {}, episodes())
 
     def intrude(learner: Trainer, *_: object) -> None:
         if learner.iteration == 1:
-            with pytest.raises(StoreError, match="is writing to it"):
+            with pytest.raises(TrainingError, match="is writing to it, and a run takes one writer"):
                 Run(tmp_path, trainer(None, "seed=5"), {}, episodes()).train(quiet, eval_every=0, eval_episodes=1)
 
-    Run(tmp_path, trainer(), {}, episodes()).train(intrude, eval_every=0, eval_episodes=1)
+    first = Run(tmp_path, trainer(), {}, episodes())
+    first.train(intrude, eval_every=0, eval_episodes=1)
+    with pytest.raises(TrainingError, match="another process has trained there meanwhile"):
+        late.train(quiet, eval_every=0, eval_episodes=1)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
-    Run(tmp_path, trainer(None, "seed=5"), {}, episodes()).train(quiet, eval_every=0, eval_episodes=1)
+    stale, again = (Run(tmp_path, trainer(None, "total_steps=768"), {}, episodes()) for _ in range(2))
+    stale.resume()
+    again.resume()
+    again.train(quiet, eval_every=0, eval_episodes=1)
+    with pytest.raises(TrainingError, match="meanwhile"):
+        stale.train(quiet, eval_every=0, eval_episodes=1)
+
+
+def test_a_disk_without_locks_is_trained_on_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("demos.durable.fcntl.flock", no_locks)
+    Run(tmp_path / "run", trainer(), {}, episodes()).train(quiet, eval_every=0, eval_episodes=1)
+    assert (tmp_path / "run" / checkpoints.FILE_NAME).is_file()
 
 
 def test_runs_of_the_same_second_get_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -30,7 +30,11 @@ def robot_of(spec: RobotSpec, options: dict[str, Any]) -> RobotSpec:
             )
         spec = dataclasses.replace(spec, directory=wanted.directory, action=wanted.action, safety=wanted.safety)
     elif spec.name in robot_names() and load_robot(spec.name).sha256 == spec.sha256:
-        spec = dataclasses.replace(spec, directory=load_robot(spec.name).directory)
+        today = load_robot(spec.name)
+        # The bundle may be older than what is said today of which drive is where
+        unmeasured = spec.safety.unmeasured or today.safety.unmeasured
+        safety = dataclasses.replace(spec.safety, unmeasured=unmeasured)
+        spec = dataclasses.replace(spec, directory=today.directory, action=today.action, safety=safety)
     safety = spec.safety
     if options["on_fault"] is not None:
         safety = dataclasses.replace(safety, on_fault=options["on_fault"])

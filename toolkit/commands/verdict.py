@@ -99,12 +99,29 @@ def _chosen(checkpoint: Checkpoint, demos: Path | None) -> tuple[StoreReader, li
                 f"{learned['path']}: no longer the demos this run learned from; name a store with --demos to judge by"
                 " it all the same"
             )
-        return store, [i for i in range(store.n_episodes) if not excluded[i]], False
+        seen, digests = _learned_digests(checkpoint), store.digests()
+        others = [i for i in range(store.n_episodes) if not excluded[i]]
+        new = [i for i in others if digests[i] not in seen]
+        return (store, new, False) if new else (store, others, True)
     # Whatever is excluded by now, it learned from these
     known = [i for i in range(count) if i not in learned["excluded"]][: learned.get("used")]
-    new = [i for i in range(count, store.n_episodes) if not excluded[i]]
+    digests = store.digests()
+    seen = {digests[i] for i in known}
+    new = [i for i in range(count, store.n_episodes) if not excluded[i] and digests[i] not in seen]
     # Asked for by name, a store that has grown since judges by what the run has never seen
     return (store, new, False) if demos is not None and new else (store, known, True)
+
+
+def _learned_digests(checkpoint: Checkpoint) -> set[bytes]:
+    """Digests of the episodes that a run learned from; none where its store is not there any more."""
+    from robots.spec import ToolkitError
+
+    try:
+        store, episodes, _ = _chosen(checkpoint, None)
+    except ToolkitError:
+        return set()
+    digests = store.digests()
+    return {digests[i] for i in episodes}
 
 
 def show_verdict(verdict: Verdict) -> None:

@@ -15,6 +15,7 @@ from demos.store import DemoStore
 from toolkit import checkpoint
 from toolkit.cli import main
 from toolkit.commands.quickstart import shipped_demos
+from toolkit.config import TrainConfig, with_settings
 from toolkit.metrics import read_metrics
 
 TINY = [
@@ -124,6 +125,13 @@ def test_what_no_run_can_use_is_refused_in_a_sentence(tmp_path: Path, words: lis
     given = [str(tmp_path / "file") if word == "FILE" else word for word in words]
     result = CliRunner().invoke(main, [*LEARNER[:4], *given])
     assert result.exit_code == 2 and message in result.output, result.output
+
+
+@pytest.mark.parametrize("setting", ["ppo.max_grad_norm=.inf", "ppo.clip=.inf", "policy.log_std_max=-1.0"])
+def test_no_bound_and_a_narrow_one_are_legal(setting: str):
+    """As they were: a checkpoint of such a run has to be read, too."""
+    assert with_settings(TrainConfig(), [setting]) != TrainConfig()
+    assert with_settings(TrainConfig(), ["reward.learning_rate=0"]).reward.learning_rate == 0.0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -120,6 +120,9 @@ def test_what_it_learned_from_is_never_called_held_out(trained: tuple[Path, dict
     record(store, 5)
     said, by = judged("--demos", store)
     assert (by["episodes"], by["learned_from"]) == ([3, 4, 5], False) and said["held_out"] and said["demos"] == 3
+    assert gcl("demos", "copy", store, tmp_path / "copy.zarr", "0", "2", "4").exit_code == 0
+    _, by = judged("--demos", tmp_path / "copy.zarr")
+    assert (by["episodes"], by["learned_from"]) == ([2], False)
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
     checkpoint["demos"]["path"] = "nowhere/demos.zarr"
     torch.save(checkpoint, run / "checkpoint.pt")
