@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 class GuardianProcess:
     """`python -m export.guardian` with a simulated or mock robot on a free port."""
 
-    def __init__(self, spec: RobotSpec, folder: Path, *options: str, patient: bool = True) -> None:
+    def __init__(self, spec: RobotSpec, folder: Path, *options: str, patient: bool = True, nohup: bool = False) -> None:
         # A busy machine may stall a test for long; only tests of the watchdog want it awake.
         safety = dataclasses.replace(spec.safety, watchdog_seconds=60.0, stale_seconds=60.0) if patient else spec.safety
         description = folder / "robot.json"
@@ -26,6 +27,8 @@ class GuardianProcess:
                 str(self.events_path), *options,
             ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            # Said, since whoever runs the tests may be under nohup himself
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL),
         )  # fmt: skip
         assert self.process.stdout is not None
         self.ready = json.loads(self.process.stdout.readline())

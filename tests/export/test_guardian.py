@@ -257,6 +257,16 @@ def test_signals_end_it_in_order(arm: RobotSpec, tmp_path: Path, number: signal.
     process.end()
 
 
+def test_under_nohup_a_lost_terminal_does_not_end_it(arm: RobotSpec, tmp_path: Path) -> None:
+    """Its lifeline does, as ever."""
+    process = GuardianProcess(arm, tmp_path, "--backend", "mock", nohup=True)
+    process.process.send_signal(signal.SIGHUP)
+    backend = UdpBackend(arm, process.address)
+    assert backend.reset().sequence >= 0
+    backend.close()
+    assert process.process.poll() is None and process.end() == 0
+
+
 def test_a_signal_under_a_moving_robot_holds_it(arm: RobotSpec, tmp_path: Path) -> None:
     """A terminal that is lost takes the controller with it: the robot is held, and why is on record."""
     process = GuardianProcess(arm, tmp_path, "--backend", "mock")

@@ -32,7 +32,7 @@ def filled(rows: int, num_envs: int, lengths: list[int], rate: float, seed: int)
         parts.append(rollout(first, steps, num_envs, rng, rate))
         buffer.add(parts[-1])
         first += steps
-    names = [f.name for f in dataclasses.fields(Rollout)]
+    names = [f.name for f in dataclasses.fields(Rollout) if f.name != "mean"]  # a replay keeps none
     return buffer, Rollout(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
