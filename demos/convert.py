@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from demos.chain import chained
 from demos.durable import StoreError
 from demos.episode import EpisodeError
 from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot, with_model_of
@@ -82,10 +82,7 @@ def import_npz(path: Path, out: Path, robot: RobotSpec | None = None) -> DemoSto
     except (*_DAMAGE, EpisodeError) as error:
         raise StoreError(f"{path}: not a whole export of a demo store: {' '.join(str(error).split())}") from error
     spec = stored if robot is None else with_model_of(path, stored, robot)
-    chain = bytes.fromhex(spec.sha256)
-    for entry in entries:
-        chain = hashlib.sha256(chain + entry.episode.sha256).digest()
-    if chain.hex() != attributes["chain_sha256"]:
+    if chained(spec.sha256, (entry.episode.sha256 for entry in entries)) != attributes["chain_sha256"]:
         raise StoreError(f"{path}: damaged: its episodes do not give its chain_sha256")
     return DemoStore.create(out, spec, "import:npz", entries)
 

@@ -46,14 +46,7 @@ class BackendStage:
         self._observe, self._command = ObservationMap(spec), CommandMap(spec)
         self._terminates = Termination(spec)
         self._sequence = -1
-        lower, upper, offset = (
-            np.array([getattr(t, key) for t in spec.action]) for key in ("lower", "upper", "offset")
-        )
-        self._goes_on = np.array([term.kind != "position" for term in spec.action])
-        zero = np.array([term.kind in ("effort", "velocity") for term in spec.action])
-        self._rest = np.clip(np.where(zero, 0.0, offset), lower, upper)  # as `export/safety_limits.py` has it
-        self._slew_step = np.array([np.inf if t.slew is None else t.slew * spec.control_dt for t in spec.action])
-        self._slewed = self._rest.copy()  # (act_dim,) where slew limits have let the commands come
+        self._slewed = self._command.rest.copy()  # (act_dim,) where slew limits have let the commands come
         self._sent: np.ndarray | None = None  # (act_dim,) the last command
 
     def reset(self) -> Moment:
@@ -72,8 +65,9 @@ class BackendStage:
 
     def step(self, action: np.ndarray) -> Moment:
         """Takes an action (act_dim,) float32."""
-        self._sent = self._command.command(action).copy()
-        np.clip(self._sent, self._slewed - self._slew_step, self._slewed + self._slew_step, out=self._slewed)
+        self._sent = self._command.command(action)
+        step = self._command.slew_step
+        np.clip(self._sent, self._slewed - step, self._slewed + step, out=self._slewed)
         reading = self._backend.step(self._sent)
         # A repeated reading is not a measurement: recorded, it would teach that the action did nothing.
         stale = reading.sequence == self._sequence
@@ -88,11 +82,12 @@ class BackendStage:
         Yields:
             After each control step, of which slew limits may need many.
         """
-        if self._sent is None or not self._goes_on.any():
+        command, sent = self._command, self._sent
+        if sent is None or command.keeps_position.all():
             return
-        left = np.where(self._goes_on, np.abs(self._slewed - self._rest), 0.0)
-        rest = np.where(self._goes_on, self._rest, self._sent)
-        for _ in range(1 + int(np.ceil(left / self._slew_step).max())):
+        left = np.where(command.keeps_position, 0.0, np.abs(self._slewed - command.rest))
+        rest = np.where(command.keeps_position, sent, command.rest)
+        for _ in range(1 + int(np.ceil(left / command.slew_step).max())):
             self._backend.step(rest)
             yield
 

@@ -7,7 +7,6 @@ the store, and brings back from their journals the episodes that never came to t
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import uuid
@@ -20,6 +19,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from demos.chain import chained
 from demos.durable import DurableStore, StoreError, WriterLock, sync_folder
 from demos.episode import ENDINGS, Episode
 from demos.journal import Journal, JournalHeader
@@ -289,7 +289,7 @@ class DemoStore(StoreReader):
         return {
             "n_episodes": self.n_episodes + 1,
             "n_steps": steps,
-            "chain_sha256": hashlib.sha256(bytes.fromhex(self.chain_sha256) + sha256).hexdigest(),
+            "chain_sha256": chained(self.chain_sha256, [sha256]),
             "operators": operators,
             "tasks": tasks,
         }

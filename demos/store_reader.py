@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from demos.chain import chained
 from demos.durable import StoreError
 from demos.episode import ENDINGS, Episode, EpisodeError
 from demos.schema import layouts, read_attributes, stored_robot
@@ -74,12 +74,7 @@ class StoreReader:
 
     def begins_with(self, count: int, chain_sha256: str) -> bool:
         """Whether the first `count` episodes are those of a store whose `chain_sha256` was this one."""
-        if count > self.n_episodes:
-            return False
-        chain = bytes.fromhex(self.spec_sha256)
-        for digest in self.read("meta/sha256")[:count]:
-            chain = hashlib.sha256(chain + digest.tobytes()).digest()
-        return chain.hex() == chain_sha256
+        return count <= self.n_episodes and chained(self.spec_sha256, self.digests()[:count]) == chain_sha256
 
     @property
     def spec_sha256(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from demos.chain import chained
 from demos.durable import StoreError
 from demos.schema import layouts
 
@@ -36,11 +36,9 @@ def find_problems(store: StoreReader) -> list[str]:
         )
     if problems:
         return problems
-    chain = bytes.fromhex(store.spec_sha256)
-    for i in range(store.n_episodes):
-        chain = hashlib.sha256(chain + store.column("sha256")[i].tobytes()).digest()
-    if chain.hex() != store.chain_sha256:
-        problems.append(f"chain_sha256 is {store.chain_sha256[:12]}..., the episodes give {chain.hex()[:12]}...")
+    chain = chained(store.spec_sha256, store.digests())
+    if chain != store.chain_sha256:
+        problems.append(f"chain_sha256 is {store.chain_sha256[:12]}..., the episodes give {chain[:12]}...")
     return problems + _episode_problems(store)
 
 

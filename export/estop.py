@@ -25,12 +25,11 @@ from collections import deque
 from typing import Protocol
 
 from robots.address import is_loopback, parse_address
-from robots.seal import NONCE, TAG, is_sealed, seal
+from robots.seal import NONCE, TAG, is_sealed, length_fault, seal
 from robots.spec import ToolkitError
 
 _HEADER, _TOLD = struct.Struct(f"<4sB3xQ{NONCE}s"), struct.Struct(f"<4sQ{NONCE}s")
 _MAGIC, _TOLD_MAGIC = b"GCLE", b"GCLN"
-_LEAST_KEY, _MOST_KEY = 16, 64  # bytes
 _LOOKED_AT = 64  # datagrams in one look: whoever floods the port must not keep the loop there
 _LOOKS = 16  # that take in whatever a socket holds
 _DRIFT = 1000  # two clocks part by less than one in so many
@@ -82,8 +81,8 @@ def _opened(datagram: bytes, size: int, key: bytes) -> bytes | None:
 
 
 def _checked_key(key: bytes) -> bytes:
-    if not _LEAST_KEY <= len(key) <= _MOST_KEY:
-        raise EStopError(f"a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}")
+    if (fault := length_fault(key)) is not None:
+        raise EStopError(fault)
     return key
 
 

@@ -29,25 +29,24 @@ from pathlib import Path
 from export.guarded_robot import GuardedRobot
 from export.real_time import RealTimeOptions, left_alone
 from export.safety import Fault
-from export.safety_limits import check_measured
+from export.safety_limits import SafetyLimits
 from robots.address import is_loopback
 from robots.backend import BackendError
 from robots.datagram import LARGEST
 from robots.dry_run import DryRun
 from robots.hardware_yaml import read_hardware
-from robots.open_backend import BACKENDS, open_backend
+from robots.open_backend import BACKENDS, SIMULATED, open_backend
 from robots.processors import available_cpus
 from robots.robot_yaml import read_spec
+from robots.seal import length_fault
 from robots.spec import ToolkitError
 
-_MOST_KEY = 64  # bytes
 # [ns] longer than the controller's, who may have to go on without an answer; shorter than everybody else's
 _SLICE_NS = 300_000
 _AWAKE_NS = 200_000  # [ns] by which the controller speaks sooner or later, as a rule
 _LAST_WORDS = 64  # datagrams heard, at most, once the controller has ended
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last is what a lost ssh session leaves behind
 _STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # by which a terminal stops a process until further notice
-_IN_SIMULATION = ("sim", "mock")  # drivers that move nothing
 
 
 def serve(
@@ -222,8 +221,8 @@ def _key(options: argparse.Namespace) -> bytes:
         raw = bytes.fromhex(sys.stdin.readline().strip())
     else:
         return b""
-    if not 16 <= len(raw) <= _MOST_KEY:
-        raise BackendError(f"a key of {len(raw)} bytes; legal are 16 to {_MOST_KEY}")
+    if (fault := length_fault(raw)) is not None:
+        raise BackendError(fault)
     return raw
 
 
@@ -267,8 +266,8 @@ def main() -> None:
         driver = options.backend or (
             "sim" if options.hardware is None else read_hardware(options.hardware, spec).driver
         )
-        if driver not in _IN_SIMULATION and not options.read_only:
-            check_measured(spec)
+        if driver not in SIMULATED and not options.read_only:
+            SafetyLimits.from_spec(spec).check_measured()
         with (
             open_backend(driver, spec, seed=options.seed, hardware=options.hardware) as backend,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,

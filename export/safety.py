@@ -56,8 +56,9 @@ class SafetyLayer:
         self._damps = self.config.on_fault == "damp"
         self._target, self._low, self._high = (np.empty(spec.act_dim) for _ in range(3))
         self._command_shape = (spec.act_dim,)
-        self._slews = np.isfinite(self.limits.slew_step)
-        self._has_slew, self._slew_step = bool(self._slews.any()), self.limits.slew_step.copy()
+        self._slewed = np.isfinite(self.limits.slew_step)
+        self._slew_step = self.limits.slew_step.copy()
+        self.slews = bool(self._slewed.any())  # whether any drive has a slew limit
         # Bounds are kept by fmax and fmin: they take `out` by position, which costs least, and let no NaN through.
         self._lower, self._upper = self.limits.lower, self.limits.upper
         self._least, self._most = self.limits.legal_readings()
@@ -79,11 +80,6 @@ class SafetyLayer:
     def periods_used(self) -> float:
         """How many control periods' slew the last command took, of the drive that took most."""
         return float(np.max(np.abs(self._sent - self._target) / self.limits.slew_step))
-
-    @property
-    def slews(self) -> bool:
-        """Whether any drive has a slew limit."""
-        return self._has_slew
 
     def moving(self) -> str:
         """The drives that what was sent last does not leave at rest; a position is rest, wherever it is.
@@ -193,10 +189,10 @@ class SafetyLayer:
             self._fault_target(target)
         elif self.blend < 1.0 or self.stopping:
             self._blend_in(target)
-        if self._has_slew:
+        if self.slews:
             step = self.limits.slew_step
             if periods != 1.0:
-                step = np.multiply(step, periods, out=self._slew_step, where=self._slews)
+                step = np.multiply(step, periods, out=self._slew_step, where=self._slewed)
             np.subtract(self._sent, step, self._low)
             np.add(self._sent, step, self._high)
             np.fmin(np.fmax(target, self._low, target), self._high, target)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robots.command import CommandMap
 from robots.safety_spec import SafetySpec
 from robots.spec import RobotSpec, ToolkitError
 
@@ -54,10 +55,8 @@ class SafetyLimits:
             Its limits.
         """
         position = {name: i for i, name in enumerate(spec.channels)}
-        lower, upper, offset = (
-            np.array([getattr(t, name) for t in spec.action]) for name in ("lower", "upper", "offset")
-        )
-        kinds = np.array([term.kind for term in spec.action])
+        command = CommandMap(spec)
+        effort = np.array([term.kind == "effort" for term in spec.action])
         velocity = np.array([position.get(f"joint_vel/{term.moves}", -1) for term in spec.action])
         at = np.array([position.get(f"joint_pos/{term.moves}", -1) for term in spec.action])
         damping = np.array([term.kd or 0.0 for term in spec.action])
@@ -67,14 +66,14 @@ class SafetyLimits:
         return cls(
             channels=spec.channels,
             actuators=spec.action_names,
-            lower=lower.astype(float),
-            upper=upper.astype(float),
-            slew_step=np.array([np.inf if t.slew is None else t.slew * spec.control_dt for t in spec.action]),
-            rest=np.clip(np.where(np.isin(kinds, ("effort", "velocity")), 0.0, offset), lower, upper),
-            holds_position=kinds == "position",
+            lower=command.lower,
+            upper=command.upper,
+            slew_step=command.slew_step,
+            rest=command.rest,
+            holds_position=command.keeps_position,
             position_channel=at,
             velocity_channel=np.maximum(velocity, 0),
-            damps=(kinds == "effort") & (damping > 0) & (velocity >= 0),
+            damps=effort & (damping > 0) & (velocity >= 0),
             damping=damping,
             watched=np.array([index for index, *_ in watched], dtype=np.intp),
             watched_lower=np.array([low for _, low, _, _ in watched], dtype=float),
@@ -138,6 +137,20 @@ class SafetyLimits:
         np.minimum.at(most, self.watched, self.watched_upper)
         return least, most
 
+    def check_measured(self) -> None:
+        """Refuses a robot with a drive that would have to begin from anywhere.
+
+        Raises:
+            SafetyError: Nobody knows where a position drive stands, and nobody said that this is known.
+        """
+        if self.unmeasured:
+            drives = ", ".join(self.unmeasured)
+            raise SafetyError(
+                f"nothing measures where {drives} stands, so it would begin at its offset, wherever it is. In "
+                "robot.yaml, name the `joint` that it moves and observe its joint_pos, or say that you know, under "
+                f"`safety`: `unmeasured: [{drives}]`"
+            )
+
     def channel_names(self, indices: np.ndarray) -> str:
         """Names of channels for a message."""
         return ", ".join(self.channels[i] for i in indices)
@@ -157,22 +170,3 @@ def _watched(
         bounds.append((watch.channel, low, np.inf if watch.upper is None else watch.upper, watch.reason))
     watched = [(position[channel], *rest) for channel, *rest in bounds if channel in position]
     return watched, [channel for channel, *_ in bounds if channel not in position]
-
-
-def check_measured(spec: RobotSpec) -> None:
-    """Refuses a robot with a drive that would have to begin from anywhere.
-
-    Args:
-        spec: The robot.
-
-    Raises:
-        SafetyError: Nobody knows where a position drive stands, and nobody said that this is known.
-    """
-    unmeasured = SafetyLimits.from_spec(spec).unmeasured
-    if unmeasured:
-        drives = ", ".join(unmeasured)
-        raise SafetyError(
-            f"nothing measures where {drives} stands, so it would begin at its offset, wherever it is. In robot.yaml, "
-            "name the `joint` that it moves and observe its joint_pos, or say that you know, under `safety`: "
-            f"`unmeasured: [{drives}]`"
-        )

@@ -20,6 +20,12 @@ class CommandMap:
         self.offset = np.array([term.offset for term in spec.action], dtype=np.float64)  # [unit]
         self.lower = np.array([term.lower for term in spec.action], dtype=np.float64)  # [unit]
         self.upper = np.array([term.upper for term in spec.action], dtype=np.float64)  # [unit]
+        self.keeps_position = np.array([term.kind == "position" for term in spec.action])  # (act_dim,) bool
+        zero = np.array([term.kind in ("effort", "velocity") for term in spec.action])
+        # (act_dim,) [unit] what a drive that keeps no position is sent at rest; of one that does, its offset
+        self.rest = np.clip(np.where(zero, 0.0, self.offset), self.lower, self.upper)
+        slew = [np.inf if term.slew is None else term.slew for term in spec.action]
+        self.slew_step = np.array(slew) * spec.control_dt  # (act_dim,) [unit] in one period; infinity = unlimited
         # offset + scale * a grows or falls with a, so clipping the action is clipping the command at its images of -1
         # and 1: one clip does for both, to the last bit.
         reach = np.abs(self.scale)

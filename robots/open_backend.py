@@ -9,7 +9,8 @@ from robots.backend import Backend, BackendError
 from robots.hardware import DRIVERS, HardwareSpec
 from robots.spec import RobotSpec
 
-BACKENDS = ("sim", "mock", *DRIVERS)
+SIMULATED = ("sim", "mock")  # move nothing
+BACKENDS = (*SIMULATED, *DRIVERS)
 # What a missing module means to a person
 _BROUGHT_BY = {
     "mujoco": "pip install 'gcl-toolkit[train]'",

@@ -9,12 +9,20 @@ import zlib
 
 TAG = 16  # bytes of a keyed seal
 NONCE = 16  # bytes that are random and used once
+LEAST_KEY, MOST_KEY = 16, 64  # bytes of a key that people share
 _CRC = struct.Struct("<I")
 
 
 def seal_size(key: bytes) -> int:
     """[bytes] of a seal."""
     return TAG if key else _CRC.size
+
+
+def length_fault(key: bytes) -> str | None:
+    """What is wrong with the length of a key that people share, in a few words; None if nothing is."""
+    if LEAST_KEY <= len(key) <= MOST_KEY:
+        return None
+    return f"a key of {len(key)} bytes; legal are {LEAST_KEY} to {MOST_KEY}"
 
 
 def seal(body: bytes, key: bytes) -> bytes:

@@ -54,6 +54,7 @@ class UdpBackend(Backend):
     """Drives a robot that answers on a UDP address."""
 
     _unanswered = b""  # newest request, in real time, while no answer to it was heard
+    _asked = False  # anything at all: else there is nothing to end
     _abandoned = False  # in motion, and its own side has to notice: no farewell
 
     def __init__(
@@ -175,7 +176,7 @@ class UdpBackend(Backend):
         """
         if self._socket is not None:
             try:
-                if not self._abandoned:
+                if self._asked and not self._abandoned:
                     self._say_goodbye(self._socket)
             except OSError:
                 pass  # Whoever is gone already needs no farewell.
@@ -277,7 +278,7 @@ class UdpBackend(Backend):
         return self._reading(answer, time.monotonic_ns())
 
     def _next_request(self) -> int:
-        self._request = (self._request + 1) % 2**32
+        self._request, self._asked = (self._request + 1) % 2**32, True
         return self._request
 
     def _exchange(

@@ -21,6 +21,7 @@ from demos.segments import SegmentSampler
 from robots.spec import RobotSpec, ToolkitError
 from toolkit.background import estimate_log_q
 from toolkit.config import TrainConfig
+from toolkit.device import device_of
 from toolkit.expert_segments import Segments
 from toolkit.held_out import Split, split
 from toolkit.losses import gradient_penalty
@@ -75,7 +76,7 @@ class OfflineLearner:
         background = _usable(background, "background", spec, segment)
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        self.device = torch.device(config.device)
+        self.device = device_of(config.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.demo_weights, how = demo_weights(demos, config.weighting), (config.held_out_share, segment, config.seed)

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import itertools
 import json
-import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ from toolkit.config import TrainConfig
 from toolkit.evaluate import Evaluation, evaluate
 from toolkit.metrics import MetricsLog
 from toolkit.networks import GaussianPolicy
+from toolkit.stop_signals import stop_on_signals
 from toolkit.trainer import TrainingError
 
 _EVALUATION_COLUMNS = ["iteration", "steps", "seconds", "mean", "std", "episodes"]
@@ -90,7 +91,7 @@ class Run(Generic[AnyLearner]):
         self.episodes = episodes
         # Wall clock spent learning: cloning included, evaluations left out, earlier sessions included
         self.seconds = trainer.cloning_seconds
-        self.interrupted = False
+        self._stop = threading.Event()
         self._known: tuple[int, int] | None = None  # the checkpoint that this run goes on from, or wrote last
         observations = [e.observations[:-1] for e in episodes] or [np.zeros((0, trainer.spec.obs_dim), np.float32)]
         actions = [e.actions for e in episodes] or [np.zeros((0, trainer.spec.act_dim), np.float32)]
@@ -153,23 +154,22 @@ class Run(Generic[AnyLearner]):
             TrainingError: Another process trains in the folder, or has done so since this run was prepared; or weights
                 of the policy are not numbers any more, and the last checkpoint is intact.
         """
-        trainer = self.trainer
-        with self._alone():
-            (self.folder / "config.json").write_text(json.dumps(trainer.config.to_dict(), indent=2) + "\n")
-            evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
-            log = MetricsLog(self.folder, trainer.iteration)
-            return self._train(on_progress, eval_every, eval_episodes, seconds, evaluations, log)
+        with self._alone(), stop_on_signals(self._stop):
+            return self._train(on_progress, eval_every, eval_episodes, seconds)
 
     def _train(
-        self,
-        on_progress: OnProgress,
-        eval_every: int,
-        eval_episodes: int,
-        seconds: float | None,
-        evaluations: list[dict[str, float]],
-        log: MetricsLog,
+        self, on_progress: OnProgress, eval_every: int, eval_episodes: int, seconds: float | None
     ) -> list[dict[str, float]]:
         trainer = self.trainer
+        (self.folder / "config.json").write_text(json.dumps(trainer.config.to_dict(), indent=2) + "\n")
+        evaluations = [row for row in read_evaluations(self.folder) if row["iteration"] <= trainer.iteration]
+        log = MetricsLog(self.folder, trainer.iteration)
+
+        def measure() -> Evaluation:
+            evaluation = self._evaluate(eval_episodes)
+            evaluations.append(self._row(evaluation))
+            _write_evaluations(self.folder, evaluations)
+            return evaluation
 
         def on_iteration(trainer: Learner, metrics: dict[str, float]) -> bool:
             self.seconds += sum(value for name, value in metrics.items() if name.startswith("time/"))
@@ -180,29 +180,22 @@ class Run(Generic[AnyLearner]):
             due = eval_every > 0 and (trainer.iteration % eval_every == 0 or last)
             if due or last or trainer.iteration % trainer.config.checkpoint_every == 0:
                 self.save()  # before an evaluation, which takes a while and may fail
-            evaluation = None
-            if due:
-                evaluation = self._evaluate(eval_episodes)
-                evaluations.append(self._row(evaluation))
-                _write_evaluations(self.folder, evaluations)
-            on_progress(trainer, metrics, evaluation)
+            on_progress(trainer, metrics, measure() if due else None)
             return not (self.interrupted or out_of_time)
 
-        with self._signals():
-            try:
-                if trainer.iterations == 0:  # cloning is all there is to it, and it is done
-                    self.save()
-                while trainer.iteration < trainer.iterations and on_iteration(trainer, trainer.iterate()):
-                    pass
-                if self.interrupted:
-                    self.save()
-                # Also where an earlier session ended after its last checkpoint and before its last evaluation
-                measured = bool(evaluations) and evaluations[-1]["iteration"] == trainer.iteration
-                if eval_every and trainer.iteration >= trainer.iterations and not measured:
-                    evaluations.append(self._row(self._evaluate(eval_episodes)))
-                    _write_evaluations(self.folder, evaluations)
-            finally:
-                log.close()
+        try:
+            if trainer.iterations == 0:  # cloning is all there is to it, and it is done
+                self.save()
+            while trainer.iteration < trainer.iterations and on_iteration(trainer, trainer.iterate()):
+                pass
+            if self.interrupted:
+                self.save()
+            # Also where an earlier session ended after its last checkpoint and before its last evaluation
+            measured = bool(evaluations) and evaluations[-1]["iteration"] == trainer.iteration
+            if eval_every and trainer.iteration >= trainer.iterations and not measured:
+                measure()
+        finally:
+            log.close()
         return evaluations
 
     @contextlib.contextmanager
@@ -231,29 +224,21 @@ class Run(Generic[AnyLearner]):
             return None
         return status.st_ino, status.st_mtime_ns
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training was stopped before its end, as by Ctrl-C; what was done until then is saved."""
+        return self._stop.is_set()
+
+    def interrupt(self) -> None:
+        """Stops the training once the iteration under way is done."""
+        self._stop.set()
+
     def _check_finite(self) -> None:
         if not all(bool(weight.isfinite().all()) for weight in self.trainer.policy.parameters()):
             raise TrainingError(
                 f"{self.folder}: at iteration {self.trainer.iteration} weights of the policy are not numbers any more; "
                 "what was saved last is from before that, and a smaller learning rate may get past it"
             )
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The iteration under way is finished first, so that what is saved is a whole one."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def on_signal(number: int, _: object) -> None:
-            self.interrupted = True
-            signal.signal(number, before[signal.Signals(number)])
-
-        for number in before:
-            signal.signal(number, on_signal)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _evaluate(self, episodes: int) -> Evaluation:
         policy = self.trainer.policy

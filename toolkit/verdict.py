@@ -175,6 +175,11 @@ def _doubts(e: Evidence, limits: Thresholds) -> list[str]:
     return doubts
 
 
+def learned_episodes(demos: Mapping[str, Any]) -> list[int]:
+    """Which episodes of its store a run learned from, by the identity of the demos that it keeps."""
+    return [i for i in range(demos["n_episodes"]) if i not in demos["excluded"]][: demos.get("used")]
+
+
 def write_verdict(folder: Path, verdict: Verdict, judged_by: dict[str, Any]) -> Path:
     """Writes `verdict.json` into a run folder: the old one or the new one, never half.
 

@@ -68,3 +68,18 @@ def test_buffer() -> None:
     assert CommandMap(QUADRUPED).command(action, out) is out
     np.testing.assert_array_equal(out[1], make_command(QUADRUPED, np.ones(12)))
     assert (action == 3.0).all()
+
+
+def test_rest_and_slew_of_each_kind() -> None:
+    """Efforts and speeds are off, other numbers at their offset, all within limits; slew is per control step."""
+    spec = load_robot("cheetah")
+    kinds = ("effort", "velocity", "position", "ctrl", "velocity", "effort")
+    action = tuple(
+        dataclasses.replace(term, kind=kind, offset=0.25, lower=-1.0, upper=1.0, slew=None if i else 3.0)
+        for i, (term, kind) in enumerate(zip(spec.action, kinds, strict=True))
+    )
+    action = (*action[:4], dataclasses.replace(action[4], lower=0.5), action[5])
+    command = CommandMap(dataclasses.replace(spec, action=action))
+    assert command.rest.tolist() == [0.0, 0.0, 0.25, 0.25, 0.5, 0.0]
+    assert command.keeps_position.tolist() == [kind == "position" for kind in kinds]
+    assert command.slew_step.tolist() == [3.0 * spec.control_dt] + [np.inf] * 5

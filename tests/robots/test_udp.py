@@ -281,3 +281,13 @@ def test_another_key_is_silence() -> None:
             with pytest.raises(BackendError, match="same robot and the same key"):
                 ask()
     assert robot.answers == []
+
+
+def test_who_never_asked_anything_says_no_farewell() -> None:
+    """Somebody else may be driving that robot."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as robot:
+        robot.bind(("127.0.0.1", 0))
+        robot.settimeout(0.2)
+        UdpBackend(SPEC, f"127.0.0.1:{robot.getsockname()[1]}").close()
+        with pytest.raises(TimeoutError):
+            robot.recv(1000)

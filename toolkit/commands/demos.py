@@ -15,6 +15,7 @@ import click
 from robots.spec import ToolkitError
 from toolkit.commands.demos_check import check
 from toolkit.commands.demos_import import import_
+from toolkit.commands.recovery import tell_recovery
 from toolkit.console import print_facts, print_rows, shown
 
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ def exclude(store: Path, episodes: tuple[int, ...], include: bool, as_json: bool
     from demos.store import DemoStore
 
     with DemoStore.open(store, mode="a") as opened:
-        for line in opened.recovery.lines():
-            click.echo(f"{store}: {line}", err=True)
+        tell_recovery(opened)
         opened.exclude(episodes, excluded=not include)
         excluded, count = opened.identity()["excluded"], opened.n_episodes
     if as_json:
@@ -203,8 +203,7 @@ def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: boo
     chosen = episodes or range(opened.n_episodes)
     made, skipped = copy_episodes(opened, out, chosen, actions=not without_actions)
     with made:
-        for line in made.recovery.lines():
-            click.echo(f"{out}: {line}", err=True)
+        tell_recovery(made)
         identity = made.identity()
     if as_json:
         click.echo(json.dumps({"store": str(out), **identity, "skipped": skipped}))

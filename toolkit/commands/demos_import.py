@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.commands.recovery import tell_recovery
+
 if TYPE_CHECKING:
     from demos.flight import FlightEpisode
     from demos.store import DemoStore, Entry
@@ -78,8 +80,7 @@ def _import_flight(file: Path, store: Path, robot: RobotSpec | None, exclude: bo
     new = not store.exists()
     target = DemoStore.create(store, spec, "import:flight", [entry]) if new else DemoStore.open(store, spec, mode="a")
     with target:
-        for line in target.recovery.lines():
-            click.echo(f"{store}: {line}", err=True)
+        tell_recovery(target)
         if robot is not None and not new and target.spec.directory is None:
             remarks.append(f"{store} was made without --robot and goes on without a way to the model")
         index = 0 if new else _put(target, entry, remarks)

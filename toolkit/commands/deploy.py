@@ -153,14 +153,16 @@ def _run(
 
 def _tell_unmeasured(spec: RobotSpec, options: dict[str, Any]) -> None:
     """Says what nothing measures; on a robot, a drive that would have to begin from anywhere is refused."""
-    from export.safety_limits import SafetyError, SafetyLimits, check_measured
+    from export.safety_limits import SafetyError, SafetyLimits
+    from robots.open_backend import SIMULATED
 
-    for channel in SafetyLimits.from_spec(spec).unwatched:
+    limits = SafetyLimits.from_spec(spec)
+    for channel in limits.unwatched:
         click.echo(f"gcl: {channel} has a limit but is not measured, so nothing watches it", err=True)
     try:
-        check_measured(spec)
+        limits.check_measured()
     except SafetyError as error:
-        if options["backend"] not in ("sim", "mock") and not options["dry_run"]:
+        if options["backend"] not in SIMULATED and not options["dry_run"]:
             raise
         click.echo(f"gcl: on a robot this is refused: {error}", err=True)
 

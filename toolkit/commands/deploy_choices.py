@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robots.backend import BackendError
+from robots.seal import length_fault
 from robots.spec import RobotSpec, RobotSpecError, ToolkitError
 from toolkit.commands.robot_link import LinkOptions
 
 if TYPE_CHECKING:
     from export.real_time import RealTimeOptions
     from export.signature import PublicKey
-
-_LEAST_KEY, _MOST_KEY = 16, 64  # bytes
 
 
 def robot_of(spec: RobotSpec, options: dict[str, Any]) -> RobotSpec:
@@ -90,11 +89,8 @@ def read_key(path: Path) -> bytes:
         key = path.read_bytes()
     except OSError as error:
         raise ToolkitError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not _LEAST_KEY <= len(key) <= _MOST_KEY:
-        raise ToolkitError(
-            f"{path}: a key of {len(key)} bytes; legal are {_LEAST_KEY} to {_MOST_KEY}: "
-            f"head -c 32 /dev/urandom > {path.name} makes one"
-        )
+    if (fault := length_fault(key)) is not None:
+        raise ToolkitError(f"{path}: {fault}: head -c 32 /dev/urandom > {path.name} makes one")
     return key
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from toolkit.commands.seed import SEED
+
 if TYPE_CHECKING:
     from robots.spec import RobotSpec
     from toolkit.evaluate import Act, Evaluation
 
 _EPISODES = 20
 _GRADED_EPISODES = 3  # of each policy of the family
-_LAST_SEED = 2**31 - 1  # seeds of environments end at 2**32 - 1: from here no number of episodes gets there
 
 
 @click.command()
@@ -25,13 +26,7 @@ _LAST_SEED = 2**31 - 1  # seeds of environments end at 2**32 - 1: from here no n
     type=click.IntRange(min=1),
     help=f"Whole episodes to run. Default: {_EPISODES}; with --graded {_GRADED_EPISODES} of each policy.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, _LAST_SEED),
-    default=0,
-    show_default=True,
-    help="Offset into the evaluation seeds.",
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Offset into the evaluation seeds.")
 @click.option(
     "--graded",
     type=click.IntRange(min=2),

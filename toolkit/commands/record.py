@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
-import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robots.spec import ToolkitError
+from toolkit.commands.recovery import tell_recovery
+from toolkit.commands.seed import SEED
 
 if TYPE_CHECKING:
     from demos.operators import Operator
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     OpenStage = Callable[[int], AbstractContextManager[Backend | TaskEnvironment]]  # by the seed of the episode
 
 
-_LAST_SEED = 2**31 - 1  # seeds of environments end at 2**32 - 1: from here no number of episodes gets there
 _MOST_SECONDS = 86_400.0  # [s] of an episode, which is kept in memory
 
 
@@ -63,7 +63,7 @@ _MOST_SECONDS = 86_400.0  # [s] of an episode, which is kept in memory
 @click.option("--episodes", "-n", type=click.IntRange(min=1), default=1, show_default=True, help="How many to add.")
 @click.option(
     "--seed",
-    type=click.IntRange(0, _LAST_SEED),
+    type=SEED,
     default=0,
     show_default=True,
     help="First seed; those in the store are skipped.",
@@ -93,8 +93,7 @@ def command(out: Path, robot: str | None, episodes: int, seed: int, as_json: boo
     open_stage = _stage(kind, spec, options)
     source = {"task": f"sim:{spec.task}", "udp": "robot"}.get(kind, kind)
     with DemoStore.open(out, spec, mode="a") if out.exists() else DemoStore.create(out, spec, source) as store:
-        for line in store.recovery.lines():
-            click.echo(f"{out}: {line}", err=True)
+        tell_recovery(store)
         real_time = options["real_time"] or kind == "udp"
         seeds = _free_seeds(store, seed, episodes)
         interrupted = _record(store, operator, open_stage, seeds, steps, real_time, as_json)
@@ -115,6 +114,7 @@ def _record(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from demos.record import record_episode
+    from toolkit.stop_signals import stop_on_signals
 
     columns = (
         TextColumn("record"),
@@ -122,7 +122,8 @@ def _record(
         TextColumn("episode {task.fields[episode]} {task.fields[shown]}"),
         TimeRemainingColumn(),
     )
-    with _stop_on_signals() as stop, Progress(*columns, disable=as_json or not sys.stdout.isatty()) as progress:
+    stop = threading.Event()
+    with stop_on_signals(stop), Progress(*columns, disable=as_json or not sys.stdout.isatty()) as progress:
         bar = progress.add_task("record", total=len(seeds) * max_steps, episode=f"1/{len(seeds)}", shown="")
         for i, seed in enumerate(seeds):
             progress.update(bar, completed=i * max_steps, episode=f"{i + 1}/{len(seeds)}")
@@ -283,37 +284,14 @@ def _udp_stage(spec: RobotSpec, options: dict[str, Any]) -> OpenStage:
     address, remote, file = options["address"], options["allow_remote"], options["key"]
     if address is None:
         raise click.UsageError("--backend udp needs --address HOST:PORT")
-    host, port = parse_address(address)
     if remote and file is None:
         raise click.UsageError("--allow-remote needs --key FILE, which the robot's side has too: anyone could drive it")
-    if not (remote or is_loopback(host)):
+    if not (remote or is_loopback(parse_address(address)[0])):
         raise click.UsageError(f"{address} is not on this machine; --allow-remote and --key FILE let it be on another")
     key = b"" if file is None else read_key(file)
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, port))  # looks for a way there and sends nothing
-    except OSError as error:
-        raise ToolkitError(f"cannot use {address}: {error}") from error
-    return lambda seed: UdpBackend(spec, address, seed=seed, allow_remote=remote, key=key)
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C or SIGTERM into an event, so that it never cuts a commit in two; a second one kills."""
-    stop = threading.Event()
-    before: dict[int, Any] = {}
-
-    def on_signal(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(number, before[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    link = functools.partial(UdpBackend, spec, address, allow_remote=remote, key=key)
+    link().close()  # whether there is a way to the host; nothing is sent
+    return lambda seed: link(seed=seed)
 
 
 def _free_seeds(store: DemoStore, first: int, count: int) -> list[int]:

@@ -104,10 +104,11 @@ def command(demos: Path | None, robot: str | None, out: Path | None, resume: boo
     verdict = None
     if run.episodes and not run.interrupted:
         from toolkit.metrics import read_metrics
-        from toolkit.verdict import judge, write_verdict
+        from toolkit.verdict import judge, learned_episodes, write_verdict
 
         verdict = judge(run.trainer, run.episodes, start, read_metrics(run.folder / "metrics.csv"))
-        write_verdict(run.folder, verdict, run.demos)
+        judged_by = {**run.demos, "episodes": learned_episodes(run.demos), "learned_from": True}
+        write_verdict(run.folder, verdict, judged_by)
         result["verdict"] = verdict.to_dict()
     if options["as_json"]:
         click.echo(json.dumps(result))

@@ -81,33 +81,32 @@ def _chosen(checkpoint: Checkpoint, demos: Path | None) -> tuple[StoreReader, li
     """A store, which of its episodes to judge by, and whether the run learned from these."""
     from demos.durable import StoreError
     from demos.store import DemoStore
-    from toolkit.verdict import VerdictError
+    from toolkit.verdict import VerdictError, learned_episodes
 
     learned = checkpoint.demos
     try:
         store = DemoStore.open(demos or Path(learned["path"]), checkpoint.spec)
     except StoreError as error:
-        raise (
-            error
-            if demos is not None
-            else VerdictError(f"{error}. The run learned from it; if it lies elsewhere now, say where with --demos")
+        if demos is not None:
+            raise
+        raise VerdictError(
+            f"{error}. The run learned from it; if it lies elsewhere now, say where with --demos"
         ) from error
-    count, excluded = learned["n_episodes"], store.column("excluded") == 1
+    count, excluded, digests = learned["n_episodes"], store.identity()["excluded"], store.digests()
     if not store.begins_with(count, learned["chain_sha256"]):
         if demos is None:
             raise VerdictError(
                 f"{learned['path']}: no longer the demos this run learned from; name a store with --demos to judge by"
                 " it all the same"
             )
-        seen, digests = _learned_digests(checkpoint), store.digests()
-        others = [i for i in range(store.n_episodes) if not excluded[i]]
+        seen = _learned_digests(checkpoint)
+        others = [i for i in range(store.n_episodes) if i not in excluded]
         new = [i for i in others if digests[i] not in seen]
         return (store, new, False) if new else (store, others, True)
     # Whatever is excluded by now, it learned from these
-    known = [i for i in range(count) if i not in learned["excluded"]][: learned.get("used")]
-    digests = store.digests()
+    known = learned_episodes(learned)
     seen = {digests[i] for i in known}
-    new = [i for i in range(count, store.n_episodes) if not excluded[i] and digests[i] not in seen]
+    new = [i for i in range(count, store.n_episodes) if i not in excluded and digests[i] not in seen]
     # Asked for by name, a store that has grown since judges by what the run has never seen
     return (store, new, False) if demos is not None and new else (store, known, True)
 

@@ -65,7 +65,8 @@ class OurRun:
             nonlocal ended
             self._evaluate_if_due(trainer, last=trainer.iteration == trainer.iterations)
             if not self._times:
-                ended = run.interrupted = True
+                ended = True
+                run.interrupt()
 
         run.train(on_progress, eval_every=0, eval_episodes=0)
         if run.interrupted and not ended:

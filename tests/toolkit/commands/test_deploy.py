@@ -9,8 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +16,9 @@ import torch
 from click.testing import CliRunner
 from free_address import free_address
 from guardian_process import GuardianProcess
+from plain_bundle import write_plain_bundle
 
 from export.estop import EStopButton
-from export.to_onnx import write_bundle
 from robots.robot_yaml import load_robot
 from robots.udp import UdpBackend
 from toolkit.cli import main
@@ -38,15 +36,7 @@ class Still(torch.nn.Module):
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle for the shipped cart-pole."""
-    spec = load_robot("cartpole")
-    path = tmp_path_factory.mktemp("deploy") / "cartpole.bundle"
-    parts: Any = SimpleNamespace(
-        policy_module=Still(), reward_module=Still(), spec=spec, settings={}, demos={},
-        sample_observations=np.random.default_rng(0).normal(size=(80, spec.obs_dim)),
-        sample_actions=np.zeros((80, spec.act_dim)),
-    )  # fmt: skip
-    write_bundle(path, parts)
-    return path
+    return write_plain_bundle(tmp_path_factory.mktemp("deploy") / "cartpole.bundle", Still(), load_robot("cartpole"))
 
 
 @pytest.fixture

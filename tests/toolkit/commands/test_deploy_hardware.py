@@ -9,19 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
+from plain_bundle import Constant, write_plain_bundle
 from servo_emulator import ServoEmulator
 
 from export.signature import new_key_pair
-from export.to_onnx import write_bundle
 from robots.robot_yaml import parse_robot
-from robots.spec import RobotSpec
 
 GCL = [sys.executable, "-c", "from toolkit.cli import main; main()"]
 ROOT = Path(__file__).parents[3]
@@ -41,29 +38,12 @@ YAML = {
 SPEC = parse_robot(YAML)
 
 
-class Reach(torch.nn.Module):
-    """A policy that goes to 0.4 of its way with the shoulder and -0.4 with the elbow; and a reward of one."""
-
-    def forward(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        if action is not None:
-            return observation.sum(-1) * 0.0 + 1.0
-        return observation[:, :2] * 0.0 + torch.tensor([0.4, -0.4])
+REACH = Constant(0.4, -0.4)  # shoulder, elbow: shares of their way
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("hardware") / "arm.bundle"
-    _write(path, SPEC)
-    return path
-
-
-def _write(path: Path, spec: RobotSpec) -> None:
-    parts: Any = SimpleNamespace(
-        policy_module=Reach(), reward_module=Reach(), spec=spec, settings={}, demos={},
-        sample_observations=np.random.default_rng(0).normal(size=(80, SPEC.obs_dim)),
-        sample_actions=np.zeros((80, SPEC.act_dim)),
-    )  # fmt: skip
-    write_bundle(path, parts)
+    return write_plain_bundle(tmp_path_factory.mktemp("hardware") / "arm.bundle", REACH, SPEC)
 
 
 @pytest.fixture
@@ -160,7 +140,7 @@ def test_a_drive_that_could_be_anywhere_is_refused_on_the_robot_and_told_elsewhe
     """Its first command would be its offset. The robot.yaml that names its joint makes the same bundle go."""
     action = tuple(dataclasses.replace(term, actuator=f"{term.actuator}_servo") for term in SPEC.action)
     bundle = tmp_path / "lost.bundle"
-    _write(bundle, dataclasses.replace(SPEC, action=action))
+    write_plain_bundle(bundle, REACH, dataclasses.replace(SPEC, action=action))
     wiring = yaml.safe_load(hardware.read_text())
     for joint, wire in list(wiring["joints"].items()):
         wiring["joints"][f"{joint}_servo"] = wire

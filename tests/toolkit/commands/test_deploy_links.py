@@ -8,16 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from free_address import free_address
+from plain_bundle import Constant, write_plain_bundle
 
 from export.black_box import BlackBox
 from export.estop import UdpEStop
 from export.hot_swap import HotSwap
-from export.to_onnx import write_bundle
 from robots import Backend
 from robots.mock import MockBackend
 from robots.robot_yaml import load_robot
@@ -27,24 +25,11 @@ from toolkit.commands import observer_link, robot_link
 from toolkit.commands.robot_link import LinkOptions, open_link
 
 
-class Still(torch.nn.Module):
-    """A policy that does nothing, and a reward of one."""
-
-    def forward(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        return observation[:, :1] * 0.0 if action is None else observation.sum(-1) * 0.0 + 1.0
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = load_robot("cartpole")
-    path = tmp_path_factory.mktemp("links") / "cartpole.bundle"
-    parts: Any = SimpleNamespace(
-        policy_module=Still(), reward_module=Still(), spec=spec, settings={}, demos={},
-        sample_observations=np.random.default_rng(0).normal(size=(80, spec.obs_dim)),
-        sample_actions=np.zeros((80, spec.act_dim)),
-    )  # fmt: skip
-    write_bundle(path, parts)
-    return path
+    return write_plain_bundle(
+        tmp_path_factory.mktemp("links") / "cartpole.bundle", Constant(0.0), load_robot("cartpole")
+    )
 
 
 @pytest.fixture

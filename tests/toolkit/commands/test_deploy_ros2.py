@@ -7,32 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 pytest.importorskip("cyclonedds", reason="cyclonedds has no wheel here")
 
+from plain_bundle import Constant, write_plain_bundle  # noqa: E402
 from ros2_arm import JOINTS, arm, free_domain  # noqa: E402
 from ros2_robot import Ros2RobotProcess  # noqa: E402
 
-from export.to_onnx import write_bundle  # noqa: E402
 from robots.safety_spec import SafetySpec  # noqa: E402
 
 GCL = [sys.executable, "-c", "from toolkit.cli import main; main()"]
-
-
-class Constant(torch.nn.Module):
-    """0.1 for the elbow, 0.2 for the shoulder, 0.3 for the wrist: the order of the robot's actions; a reward of one."""
-
-    def forward(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        if action is not None:
-            return observation.sum(-1) * 0.0 + 1.0
-        return observation[:, :3] * 0.0 + torch.tensor([0.1, 0.2, 0.3])
 
 
 def write_arm(folder: Path, domain: int) -> tuple[Path, Path]:
@@ -40,12 +28,8 @@ def write_arm(folder: Path, domain: int) -> tuple[Path, Path]:
     patient = SafetySpec(watchdog_seconds=2.0, stale_seconds=3.0, miss_seconds=20.0, soft_start_seconds=0.1)
     spec = dataclasses.replace(arm("velocity"), safety=patient)
     bundle, hardware = folder / "arm.bundle", folder / "my_arm.yaml"
-    parts: Any = SimpleNamespace(
-        policy_module=Constant(), reward_module=Constant(), spec=spec, settings={}, demos={},
-        sample_observations=np.random.default_rng(0).normal(size=(80, spec.obs_dim)),
-        sample_actions=np.zeros((80, spec.act_dim)),
-    )  # fmt: skip
-    write_bundle(bundle, parts)
+    # Elbow, shoulder, wrist: the order of the robot's actions
+    write_plain_bundle(bundle, Constant(0.1, 0.2, 0.3), spec)
     hardware.write_text(yaml.safe_dump({
         "robot": "arm", "driver": "ros2",
         "ros2": {

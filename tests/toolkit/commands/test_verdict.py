@@ -14,7 +14,7 @@ from demos.episode import Episode
 from demos.store import DemoStore
 from robots.robot_yaml import load_robot
 from toolkit.cli import main
-from toolkit.verdict import Verdict
+from toolkit.verdict import Verdict, learned_episodes
 
 SPEC = load_robot("cartpole")
 TINY = [
@@ -120,6 +120,10 @@ def test_what_it_learned_from_is_never_called_held_out(trained: tuple[Path, dict
     record(store, 5)
     said, by = judged("--demos", store)
     assert (by["episodes"], by["learned_from"]) == ([3, 4, 5], False) and said["held_out"] and said["demos"] == 3
+    with DemoStore.open(store, SPEC, mode="a") as grown:
+        grown.append(grown.select([0])[0])
+    _, by = judged("--demos", store)
+    assert by["episodes"] == [3, 4, 5]
     assert gcl("demos", "copy", store, tmp_path / "copy.zarr", "0", "2", "4").exit_code == 0
     _, by = judged("--demos", tmp_path / "copy.zarr")
     assert (by["episodes"], by["learned_from"]) == ([2], False)
@@ -128,6 +132,12 @@ def test_what_it_learned_from_is_never_called_held_out(trained: tuple[Path, dict
     torch.save(checkpoint, run / "checkpoint.pt")
     result = gcl("verdict", run)
     assert result.exit_code == 2 and "say where with --demos" in result.output
+
+
+def test_of_what_it_learned_from_a_run_with_a_count_saw_the_first():
+    """Those that were excluded at the time do not count."""
+    demos = {"n_episodes": 5, "excluded": [1]}
+    assert learned_episodes(demos) == [0, 2, 3, 4] and learned_episodes({**demos, "used": 2}) == [0, 2]
 
 
 def test_an_expert_has_no_verdict(tmp_path: Path):
