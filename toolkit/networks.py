@@ -12,6 +12,7 @@ from robots.spec import RobotSpec
 from toolkit.config import PolicyConfig, RewardConfig
 from toolkit.normalizer import RunningNormalizer
 from toolkit.settings import require
+from toolkit.tanh import Tanh
 
 
 def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, last_gain: float) -> nn.Sequential:
@@ -29,7 +30,7 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, last_gain: float) ->
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
-        layers += [_linear(width, size, math.sqrt(2.0)), nn.Tanh()]
+        layers += [_linear(width, size, math.sqrt(2.0)), Tanh()]
         width = size
     return nn.Sequential(*layers, _linear(width, outputs, last_gain))
 

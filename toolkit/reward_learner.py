@@ -74,7 +74,7 @@ class RewardLearner:
         groups: list[Tensor] = [*reward.parameters()]
         if settings.log_z == "adam":
             groups.append(self.log_z.requires_grad_())
-        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, foreach=True)
+        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.first_policy: GaussianPolicy | None = None  # as learning began: the demos' clone
 
     def update(self, rollout: Rollout, scorer: Scorer, generator: torch.Generator, progress: float) -> dict[str, float]:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from toolkit.config import PpoConfig
+from toolkit.losses import gaussian_kl
 from toolkit.networks import GaussianPolicy, ValueNetwork
 from toolkit.ppo import Label, PolicyLearner
 from toolkit.rollout import Rollout
@@ -87,3 +88,18 @@ def test_learning_rate_follows_the_divergence():
     fixed = make(target_kl=0.0)
     fixed._adapt_learning_rate(1.0)
     assert fixed.learning_rate == start
+
+
+def test_reported_divergence_is_that_of_the_rollout():
+    """A mean over a part of the steps: of one policy before and after the update, near the mean over all of them."""
+    learner, generator = make(), torch.Generator().manual_seed(0)
+    experience = rollout(learner.policy, generator, steps=32)
+    experience.quarantined[5, 7] = True
+    log_std_old = learner.policy.log_std.detach().clone()
+    metrics = learner.update(experience, given(experience.action.sum(-1)), generator, 0.0)
+    with torch.no_grad():
+        assert experience.mean is not None
+        mean, new = experience.mean.flatten(0, 1), learner.policy(experience.observation).flatten(0, 1)
+        whole = float(gaussian_kl(mean, log_std_old, new, learner.policy.log_std))
+    assert whole > 1e-4
+    np.testing.assert_allclose(metrics["policy/kl"], whole, rtol=0.1)
