@@ -20,6 +20,7 @@ import zarr
 from demos.chain import chained
 from demos.durable import StoreError
 from demos.episode import EpisodeError
+from demos.idle import busy_parts, trimmed
 from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot, with_model_of
 from demos.store import DemoStore, Entry
 from demos.store_reader import StoreReader, build_episode
@@ -49,9 +50,10 @@ def export_npz(store: StoreReader, path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        raise StoreError(f"{path}: not written: {error.strerror or error}") from error
+    finally:  # after Ctrl-C as well
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise StoreError(f"{path}: not written: {error.strerror or error}") from error
 
 
 def import_npz(path: Path, out: Path, robot: RobotSpec | None = None) -> DemoStore:
@@ -87,9 +89,18 @@ def import_npz(path: Path, out: Path, robot: RobotSpec | None = None) -> DemoSto
     return DemoStore.create(out, spec, "import:npz", entries)
 
 
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """What `copy_episodes` did; episodes by their number in the store copied from."""
+
+    store: DemoStore  # the one copied to, opened for writing
+    there: list[int]  # episodes that it had already
+    shortened: dict[int, tuple[int, int]]  # steps [start, stop) that are left of those with idle ends
+
+
 def copy_episodes(
-    store: StoreReader, out: Path, indices: Iterable[int], actions: bool = True
-) -> tuple[DemoStore, list[int]]:
+    store: StoreReader, out: Path, indices: Iterable[int], actions: bool = True, trim: bool = False
+) -> Copied:
     """Copies episodes into another store of the same robot, with whether they are excluded and what was noted.
 
     Args:
@@ -97,9 +108,11 @@ def copy_episodes(
         out: Where to; "<name>.zarr", made if it is not there, else added to. What it has already is not added again.
         indices: Which.
         actions: False keeps observations only, as of an expert whose actions nobody measured.
+        trim: Cuts off the ends in which nothing happened, as seen beside all demos that are not excluded; a note says
+            so. What is shortened has no true rewards any more.
 
     Returns:
-        The store copied to, opened for writing, and which episodes it had already.
+        What was done.
 
     Raises:
         StoreError: No such episode, the very same store, one of another robot, or one that cannot be written.
@@ -108,27 +121,46 @@ def copy_episodes(
     if out.exists() and out.samefile(store.path):
         raise StoreError(f"{out}: a store is not copied into itself; say another name")
     excluded, entries = store.column("excluded"), []
+    parts = _shorter_parts(store, chosen) if trim else {}
     for i, episode in zip(chosen, store.select(chosen), strict=True):
+        note = store.note(i)
+        if i in parts:
+            start, stop = parts[i]
+            note = (note or {}) | {"trimmed": {"start": start, "stop": stop, "of_steps": episode.length}}
+            episode = trimmed(episode, start, stop)
         unknown = np.full_like(episode.actions, np.nan)
         kept = episode if actions else dataclasses.replace(episode, actions=unknown)
-        entries.append(Entry(kept, bool(excluded[i] == 1), store.note(i)))
+        entries.append(Entry(kept, bool(excluded[i] == 1), note))
     if not out.exists():
-        return DemoStore.create(out, store.spec, store.attributes["source"], entries), []
-    target, skipped = DemoStore.open(out, store.spec, mode="a"), []
+        return Copied(DemoStore.create(out, store.spec, store.attributes["source"], entries), [], parts)
+    target = DemoStore.open(out, store.spec, mode="a")
     try:
-        there = {digest: at for at, digest in enumerate(target.digests())}
-        for i, entry in zip(chosen, entries, strict=True):
-            at = there.get(entry.episode.sha256)
-            if at is None:
-                target.append(entry.episode, entry.excluded, entry.note)
-                continue
-            skipped.append(i)
-            if entry.excluded:  # excluded episodes stay so
-                target.exclude([at])
+        return Copied(target, _added(target, chosen, entries), parts)
     except BaseException:
         target.close()
         raise
-    return target, skipped
+
+
+def _added(target: DemoStore, chosen: list[int], entries: list[Entry]) -> list[int]:
+    """Appends what is not there; gives the numbers of what is."""
+    there, skipped = {digest: at for at, digest in enumerate(target.digests())}, []
+    for i, entry in zip(chosen, entries, strict=True):
+        at = there.get(entry.episode.sha256)
+        if at is None:
+            target.append(entry.episode, entry.excluded, entry.note)
+            continue
+        skipped.append(i)
+        if entry.excluded:  # excluded episodes stay so
+            target.exclude([at])
+    return skipped
+
+
+def _shorter_parts(store: StoreReader, chosen: list[int]) -> dict[int, tuple[int, int]]:
+    """Of the chosen episodes those with idle ends, and what these leave: judged as `gcl demos check` does."""
+    learned = np.flatnonzero(store.column("excluded") != 1).tolist()
+    episodes = store.select(learned)
+    parts = zip(learned, episodes, busy_parts(episodes), strict=True)
+    return {i: part for i, episode, part in parts if i in chosen and part != (0, episode.length)}
 
 
 def export_zarr2(store: StoreReader, path: Path) -> None:
@@ -161,5 +193,6 @@ def export_zarr2(store: StoreReader, path: Path) -> None:
             root.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)[...] = values
         partial.rename(path)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise StoreError(f"{path}: not written: {error.strerror or error}") from error
+    finally:  # after Ctrl-C as well
+        shutil.rmtree(partial, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,24 +43,34 @@ def find_idle(episodes: Sequence[Episode], seconds: float = IDLE_SECONDS) -> lis
     return [_stretches(row, episode, seconds) for row, episode in zip(still, episodes, strict=True)]
 
 
-def trim_idle(episodes: Sequence[Episode], seconds: float = IDLE_SECONDS) -> list[Episode]:
-    """Cuts idle stretches off the ends of demos; one that is idle throughout stays as it is.
+def busy_parts(episodes: Sequence[Episode], seconds: float = IDLE_SECONDS) -> list[tuple[int, int]]:
+    """What idle ends leave of demos; of one that is idle throughout, all.
 
     Args:
         episodes: Demos of one robot.
         seconds: [s] As of `find_idle`.
 
     Returns:
-        The demos, in the same order; those without idle ends are the same objects.
+        For each demo the steps [start, stop) between its idle ends.
     """
-    trimmed: list[Episode] = []
+    parts: list[tuple[int, int]] = []
     for episode, stretches in zip(episodes, find_idle(episodes, seconds), strict=True):
         start, stop = 0, episode.length
         if stretches and stretches[0] != (0, episode.length):
             start = stretches[0][1] if stretches[0][0] == 0 else 0
             stop = stretches[-1][0] if stretches[-1][1] == episode.length else episode.length
-        trimmed.append(episode if (start, stop) == (0, episode.length) else episode.cut(start, stop))
-    return trimmed
+        parts.append((start, stop))
+    return parts
+
+
+def trimmed(episode: Episode, start: int, stop: int) -> Episode:
+    """Steps [start, stop) as a demo of their own; what begins later is not what the seed begins with."""
+    part = episode.cut(start, stop)
+    if start == 0:
+        return part
+    later = round(float(episode.timestamps[start]) * 1e9)
+    began = episode.start_time_ns + later if episode.start_time_ns else 0
+    return dataclasses.replace(part, seed=-1, start_time_ns=began)
 
 
 def _motions(episodes: Sequence[Episode]) -> list[np.ndarray]:

@@ -58,7 +58,8 @@ class QualityReport:
                 lines.append(f"episode {e.index} repeats episode {e.duplicate_of}: together they count as one")
         lines += self._each("outside", lambda e: e.outside > 0.0, "has actions outside [-1, 1], clipped in learning")
         lines += self._each("saturated", lambda e: e.saturated > _MOSTLY, "is at its limits most of the time")
-        lines += self._each("idle_share", lambda e: e.idle_share > 0.0, "is idle for a while, which is learned too")
+        idle = "is idle for a while, which is learned too; `gcl demos copy --trim` cuts off idle ends"
+        lines += self._each("idle_share", lambda e: e.idle_share > 0.0, idle)
         median = float(np.median([e.length for e in self.episodes])) if self.episodes else 0.0
         lines += self._each("length", lambda e: e.length < _SHORT * median, "is less than half as long as most")
         return lines

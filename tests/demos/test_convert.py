@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_stopped_on_the_way_leaves_no_store(
     words = [sys.executable, "-c", STRUCK, str(number.value), "demos", verb, str(source), str(out)]
     killed = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
     assert killed.returncode != 0 and not out.exists(), killed.stderr
-    with import_npz(source, out) if verb == "import" else copy_episodes(filled, out, range(3))[0] as made:
+    with import_npz(source, out) if verb == "import" else copy_episodes(filled, out, range(3)).store as made:
         assert made.chain_sha256 == filled.chain_sha256 and made.verify() == []
     assert list(tmp_path.glob("out.zarr.*")) == []
 
@@ -116,9 +117,9 @@ def test_notes_go_along(filled: DemoStore, make_episode: MakeEpisode, tmp_path: 
     export_npz(filled, tmp_path / "a.npz")
     with import_npz(tmp_path / "a.npz", tmp_path / "again.zarr") as again:
         assert [again.note(i) for i in range(4)] == [None, None, None, {"flight": "a.npz", "fault": ""}]
-    with copy_episodes(filled, tmp_path / "mix.zarr", [3, 0])[0] as mix:
+    with copy_episodes(filled, tmp_path / "mix.zarr", [3, 0]).store as mix:
         assert mix.attributes["notes"] == {"0": {"flight": "a.npz", "fault": ""}}
-    with copy_episodes(filled, tmp_path / "mix.zarr", [1, 3], actions=False)[0] as mix:
+    with copy_episodes(filled, tmp_path / "mix.zarr", [1, 3], actions=False).store as mix:
         assert mix.note(2) is None and mix.note(3) == mix.note(0)
 
 
@@ -159,10 +160,10 @@ def test_nowhere_to_write(filled: DemoStore, tmp_path: Path) -> None:
 
 def test_copy_takes_episodes_as_they_are(filled: DemoStore, tmp_path: Path) -> None:
     """Copied episodes keep their digest and whether they are excluded; a second copy is added to the first."""
-    with copy_episodes(filled, tmp_path / "mix.zarr", [2, 1])[0] as mix:
+    with copy_episodes(filled, tmp_path / "mix.zarr", [2, 1]).store as mix:
         assert [e.sha256 for e in mix.episodes(True)] == [e.sha256 for e in filled.select([2, 1])]
         assert mix.identity()["excluded"] == [1] and mix.verify() == []
-    with copy_episodes(filled, tmp_path / "mix.zarr", [0])[0] as mix:
+    with copy_episodes(filled, tmp_path / "mix.zarr", [0]).store as mix:
         assert mix.n_episodes == 3 and mix.table()[2].success is True
     with pytest.raises(StoreError, match="no episode 9"):
         copy_episodes(filled, tmp_path / "other.zarr", [9])
@@ -171,19 +172,19 @@ def test_copy_takes_episodes_as_they_are(filled: DemoStore, tmp_path: Path) -> N
 
 def test_a_copy_repeated_doubles_nothing(filled: DemoStore, tmp_path: Path) -> None:
     """What a store has already is told and not added again, and what differs in its actions is not the same."""
-    copy_episodes(filled, tmp_path / "mix.zarr", [2])[0].close()
+    copy_episodes(filled, tmp_path / "mix.zarr", [2]).store.close()
     for skipped in ([2], [0, 1, 2]):
-        made, had = copy_episodes(filled, tmp_path / "mix.zarr", range(3))
-        with made:
-            assert had == skipped and made.n_episodes == 3 and made.verify() == []
-    made, had = copy_episodes(filled, tmp_path / "mix.zarr", [0], actions=False)
-    with made:
-        assert had == [] and made.n_episodes == 4
+        copied = copy_episodes(filled, tmp_path / "mix.zarr", range(3))
+        with copied.store as made:
+            assert copied.there == skipped and made.n_episodes == 3 and made.verify() == []
+    copied = copy_episodes(filled, tmp_path / "mix.zarr", [0], actions=False)
+    with copied.store as made:
+        assert copied.there == [] and made.n_episodes == 4
     filled.exclude([1])
-    made, had = copy_episodes(filled, tmp_path / "mix.zarr", [1])
-    with made:
+    copied = copy_episodes(filled, tmp_path / "mix.zarr", [1])
+    with copied.store as made:
         there = made.digests().index(filled.digests()[1])
-        assert had == [1] and there in made.identity()["excluded"]
+        assert copied.there == [1] and there in made.identity()["excluded"]
 
 
 def test_a_store_is_not_copied_into_itself(filled: DemoStore, tmp_path: Path) -> None:
@@ -198,9 +199,72 @@ def test_a_store_is_not_copied_into_itself(filled: DemoStore, tmp_path: Path) ->
 
 def test_copy_without_actions(filled: DemoStore, tmp_path: Path) -> None:
     """A store of observations only is sound, survives .npz, and says of each episode that its actions are unknown."""
-    with copy_episodes(filled, tmp_path / "seen.zarr", [0, 2], actions=False)[0] as seen:
+    with copy_episodes(filled, tmp_path / "seen.zarr", [0, 2], actions=False).store as seen:
         assert seen.verify() == [] and not any(e.actions_known for e in seen.episodes())
         assert np.array_equal(seen.episodes()[1].observations, filled.select([2])[0].observations)
         export_npz(seen, tmp_path / "seen.npz")
         with import_npz(tmp_path / "seen.npz", tmp_path / "again.zarr") as again:
             assert again.chain_sha256 == seen.chain_sha256
+
+
+def resting(before: int, moving: int, after: int, seed: int) -> Episode:
+    """A cheetah that stands, then does something, then stands again; lengths in steps of 10 ms."""
+    rng, steps = np.random.default_rng(seed), before + moving + after
+    busy = np.zeros(steps, bool)
+    busy[before : before + moving] = True
+    walk = np.concatenate(
+        [np.zeros((1, 17)), np.cumsum(np.where(busy[:, None], rng.choice([-1.0, 1.0], (steps, 17)), 0.0), 0)]
+    )
+    actions = np.where(busy[:, None], rng.uniform(-1.0, 1.0, (steps, 6)), 0.0)
+    rewards = np.ones(steps, np.float32)
+    times = np.arange(steps + 1) * 0.01
+    return Episode(walk.astype(np.float32), actions.astype(np.float32), times, "truncation", rewards, "me", seed=seed)
+
+
+def test_copy_cuts_idle_ends_and_says_so(store: DemoStore, tmp_path: Path) -> None:
+    """The copy begins and ends with something going on; what was excluded and what is busy throughout stays whole."""
+    store.append(resting(100, 300, 80, 1), note={"from": "a flight"})
+    store.append(resting(0, 300, 0, 2))
+    store.append(resting(60, 300, 0, 3), excluded=True)
+    copied = copy_episodes(store, tmp_path / "cut.zarr", range(3), trim=True)
+    with copied.store as cut:
+        # The action before the first motion is at rest as well, the one after the last is where the motion ends
+        ((start, stop),) = copied.shortened.values()
+        assert list(copied.shortened) == [0] and abs(start - 100) <= 1 and abs(stop - 400) <= 1
+        assert cut.verify() == [] and cut.identity()["excluded"] == [2]
+        assert [e.length for e in cut.episodes(True)] == [stop - start, 300, 360]
+        assert np.array_equal(cut.episodes()[0].observations, store.episodes()[0].observations[start : stop + 1])
+        assert cut.note(0) == {"from": "a flight", "trimmed": {"start": start, "stop": stop, "of_steps": 480}}
+        assert cut.note(1) is None and cut.episodes()[0].rewards is None and cut.episodes()[1].return_ == 300.0
+    again = copy_episodes(store, tmp_path / "cut.zarr", [0], trim=True)
+    with again.store:
+        assert again.there == [0]
+
+
+def test_what_is_idle_is_judged_beside_all_demos(store: DemoStore, tmp_path: Path) -> None:
+    """One that hardly moves is copied by itself as it would be with the others, who show what moving is."""
+    store.append(resting(100, 300, 0, 1))
+    store.append(resting(0, 300, 0, 2))
+    alone = copy_episodes(store, tmp_path / "alone.zarr", [0], trim=True)
+    both = copy_episodes(store, tmp_path / "both.zarr", [0, 1], trim=True)
+    with alone.store, both.store:
+        assert alone.shortened == both.shortened != {}
+
+
+@pytest.mark.parametrize("export", [export_npz, export_zarr2])
+def test_an_export_that_is_interrupted_leaves_nothing(
+    filled: DemoStore, tmp_path: Path, export: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the last bytes are on their way."""
+
+    def struck(self: Path, target: Path) -> Path:
+        if target == tmp_path / "a":
+            raise KeyboardInterrupt
+        os.replace(self, target)  # zarr renames files of its own, in threads of its own
+        return Path(target)
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(Path, name, struck)
+    with pytest.raises(KeyboardInterrupt):
+        export(filled, tmp_path / "a")
+    assert not list(tmp_path.glob("a*"))

@@ -1,12 +1,14 @@
 """Idle stretches: found where nothing happens, cut off at the ends, and nothing else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demos.episode import Episode
-from demos.idle import find_idle, trim_idle
+from demos.idle import busy_parts, find_idle, trimmed
 
 
 def parts(*lengths: int, dt: float = 0.02, seed: int = 0) -> Episode:
@@ -45,19 +47,31 @@ def test_movement_without_action_is_no_rest() -> None:
 
 
 def test_trim_cuts_the_ends_only() -> None:
-    """Rest before and after goes, rest between stays; a demo without idle ends is the same object."""
+    """Rest before and after goes, rest between stays; a demo without idle ends is left whole."""
     idle, busy = parts(0, 60, 100, 70, 100, 50), parts(300, seed=1)
-    cut, same = trim_idle([idle, busy])
-    assert cut.length == 270 and same is busy
-    assert np.array_equal(cut.observations, idle.observations[60:331]) and cut.timestamps[0] == 0.0
+    assert busy_parts([idle, busy]) == [(60, 330), (0, 300)]
+    cut = trimmed(idle, 60, 330)
+    assert cut.length == 270 and cut.timestamps[0] == 0.0
+    assert np.array_equal(cut.observations, idle.observations[60:331])
     assert np.array_equal(cut.actions, idle.actions[60:330])
+
+
+def test_what_begins_later_says_so() -> None:
+    """A demo that lost its beginning began later, and not where its seed does; one that lost its end did."""
+    whole = dataclasses.replace(parts(0, 60, 100, 50), seed=7, start_time_ns=10**18)
+    later = trimmed(whole, 60, 160)
+    assert later.start_time_ns == 10**18 + 1_200_000_000 and later.seed == -1  # 60 steps of 0.02 s
+    sooner = trimmed(whole, 0, 160)
+    assert sooner.start_time_ns == 10**18 and sooner.seed == 7
+    unknown = trimmed(dataclasses.replace(whole, start_time_ns=0), 60, 160)
+    assert unknown.start_time_ns == 0
 
 
 def test_nothing_but_rest_stays() -> None:
     """Standing still may be the task: a demo that is idle throughout is not cut away."""
     still, busy = parts(0, 200), parts(400)
     assert find_idle([still, busy]) == [[(0, 200)], []]
-    assert trim_idle([still, busy]) == [still, busy]
+    assert busy_parts([still, busy]) == [(0, 200), (0, 400)]
     assert find_idle([]) == []
 
 
@@ -70,7 +84,8 @@ def test_stretches_are_in_order_and_inside(lengths: list[int], seconds: float) -
     edges = [edge for stretch in found for edge in stretch]
     assert edges == sorted(set(edges)) and (not edges or (edges[0] >= 0 and edges[-1] <= episode.length))
     assert all(episode.timestamps[b] - episode.timestamps[a] >= seconds for a, b in found)
-    assert 1 <= trim_idle([episode], seconds)[0].length <= episode.length
+    ((start, stop),) = busy_parts([episode], seconds)
+    assert 0 <= start < stop <= episode.length
 
 
 @pytest.mark.parametrize("unknown", [True, False])

@@ -186,30 +186,41 @@ def export(store: Path, out: Path, kind: str | None, as_json: bool) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("episodes", type=int, nargs=-1)
 @click.option("--without-actions", is_flag=True, help="Keep observations only, as if nobody knew the actions.")
+@click.option(
+    "--trim", is_flag=True, help="Cut off the ends in which nothing happened: `gcl demos check` tells of them."
+)
 @_JSON
-def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: bool, as_json: bool) -> None:
+def copy(store: Path, out: Path, episodes: tuple[int, ...], without_actions: bool, trim: bool, as_json: bool) -> None:
     """Copy episodes, all or those named, into another store of the same robot, which is made if it is not there.
 
-    What is in a store already, by its digest, is not added again. Excluded episodes stay so, and notes go along.
+    What is in a store already, by its digest, is not added again. Excluded episodes stay so, and notes go along. What
+    --trim shortens has no true rewards any more: they would be those of another task.
 
     \b
-    Example:
+    Examples:
       gcl demos copy my_demos.zarr mixed.zarr 0 1 2
+      gcl demos copy my_demos.zarr trimmed.zarr --trim
     """
     from demos.convert import copy_episodes
     from demos.store import DemoStore
 
     opened = DemoStore.open(store)
     chosen = episodes or range(opened.n_episodes)
-    made, skipped = copy_episodes(opened, out, chosen, actions=not without_actions)
-    with made:
+    copied = copy_episodes(opened, out, chosen, not without_actions, trim)
+    with copied.store as made:
         tell_recovery(made)
         identity = made.identity()
+    there, shortened = copied.there, copied.shortened
     if as_json:
-        click.echo(json.dumps({"store": str(out), **identity, "skipped": skipped}))
+        kept = {str(i): list(part) for i, part in shortened.items()}
+        click.echo(json.dumps({"store": str(out), **identity, "skipped": there, "shortened": kept}))
         return
-    were_there = f"; {len(skipped)} of {len(chosen)} were in it already: {shown(skipped)}" if skipped else ""
+    were_there = f"; {len(there)} of {len(chosen)} were in it already: {shown(there)}" if there else ""
     click.echo(f"{out}: {identity['n_episodes']} episodes{were_there}")
+    for i, (start, stop) in shortened.items():
+        click.echo(f"  of episode {i} steps {start}-{stop - 1} are left")
+    if trim and not shortened:
+        click.echo("  nothing to cut: no episode is idle at its ends")
 
 
 command.add_command(check)

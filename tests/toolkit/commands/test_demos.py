@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -98,10 +99,30 @@ def test_copy(store: Path, tmp_path: Path) -> None:
     assert (again["n_episodes"], again["skipped"]) == (4, [0, 1, 2, 3])
     itself = gcl("demos", "copy", store, store)
     assert itself.exit_code == 2 and "not copied into itself" in itself.output and len(DemoStore.open(store)) == 4
+    busy = gcl("demos", "copy", store, tmp_path / "d.zarr", "--trim")
+    assert busy.exit_code == 0 and "nothing to cut" in busy.stdout
     assert gcl("demos", "copy", store, tmp_path / "c.zarr", "--without-actions").exit_code == 0
     assert gcl("demos", "check", tmp_path / "c.zarr").exit_code == 0
     replay = gcl("demos", "replay", tmp_path / "c.zarr", 0)
     assert replay.exit_code == 2 and "observations only" in replay.output
+
+
+def test_copy_trims(store: Path, tmp_path: Path) -> None:
+    """What an idle end is cut off of is told, for a person and for a program."""
+    (shown,) = DemoStore.open(store).select([0])
+    still = dataclasses.replace(
+        shown,
+        observations=np.concatenate([shown.observations, np.repeat(shown.observations[-1:], 100, 0)]),
+        actions=np.concatenate([shown.actions, np.repeat(shown.actions[-1:], 100, 0)]),
+        timestamps=np.concatenate([shown.timestamps, shown.timestamps[-1] + 0.01 * np.arange(1, 101)]),
+        rewards=None,
+    )
+    with DemoStore.open(store, mode="a") as opened:
+        number = opened.append(still)
+    told = gcl("demos", "copy", store, tmp_path / "e.zarr", "--trim").stdout
+    assert f"of episode {number} steps 0-{shown.length - 1} are left" in told
+    row = json.loads(gcl("demos", "copy", store, tmp_path / "f.zarr", "--trim", "--json").stdout)
+    assert row["shortened"] == {str(number): [0, shown.length]}
 
 
 @pytest.mark.parametrize(("episode", "simulator"), [(0, "dm_control's own"), (2, "the robot's simulator")])
