@@ -19,6 +19,7 @@ def result(job: Job, ratio: float | None, mean: float = 600.0) -> Result:
         commit="abc123", machine={"cpu": "Abacus", "cores": 2, "system": "Linux x86_64", "jobs side by side": 2},
         date="2026-01-02T03:04:05Z", demos="d.zarr", demos_sha256="s", demos_mean=mean, steps=1000, seconds=30.0,
         ratio=ratio, mean=None if ratio is None else ratio * mean, curve=curve, wall_seconds=40.0,
+        episodes=None if ratio is None else 20,
         failed="train: exit code 1: RuntimeError: NaN" if ratio is None else None,
     )  # fmt: skip
 

@@ -56,6 +56,8 @@ class Job:
     """One of KINDS: train and evaluate; then again from scratch on the frozen reward; that on a changed robot."""
     options: tuple[str, ...] = ()
     """Further arguments of `gcl train`."""
+    episodes: int = EVALUATION_EPISODES
+    """Of the policy's evaluation; few do not see a beginning in fifty from which it fails."""
     threads: int = 1
     """Threads of training; a job with more than one runs with no other beside it."""
     yardstick: str | None = None
@@ -161,7 +163,8 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
     run, bundle = learned_in / "run", learned_in / f"{_robot_name(job.robot)}.bundle"
     learned = ["--demos", demos] + (["--count", str(job.count)] if job.count is not None else [])
     again_steps = job.again_steps or job.steps
-    stages = [_train("train", job, learned_in, run, *learned, *job.options), _evaluate("eval", learned_in, run)]
+    stages = [_train("train", job, learned_in, run, *learned, *job.options)]
+    stages.append(_evaluate("eval", learned_in, run, job.episodes))
     if job.kind in ("reoptimise", "transfer"):
         export = ("export", "--checkpoint", str(run), "--out", str(bundle), "--force", "--json")
         frozen = ["--objective", "reward", "--reward", str(bundle / "reward.onnx"), "--robot", robot]
@@ -170,7 +173,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
         stages += [
             Stage("export", export, learned_in),
             _train("again", new, folder, again, *frozen, *(word.format(run=run) for word in job.again_options)),
-            _evaluate("eval-again", folder, again),
+            _evaluate("eval-again", folder, again, job.episodes),
         ]
     if job.variant is not None:
         place = out / TRUTHS / _plain(f"{_robot_name(job.variant)} s{job.seed}")
@@ -178,7 +181,7 @@ def plan(job: Job, demos: str, folder: Path) -> Plan:
         # By the defaults: the settings are for learned rewards, whose scale is another
         plain = dataclasses.replace(job, steps=job.truth_steps or again_steps, settings=())
         truth = _train("truth", plain, place, place / "run", *known)
-        stages += [truth, _evaluate("eval-truth", place, place / "run")]
+        stages += [truth, _evaluate("eval-truth", place, place / "run", job.episodes)]
     if job.measure_too:
         filled = (word.format(run=run, bundle=bundle, robot=robot) for word in job.measure_too)
         stages.append(Stage("too", tuple(filled), folder))
@@ -197,8 +200,8 @@ def _train(name: str, job: Job, folder: Path, out: Path, *what: str) -> Stage:
     return Stage(name, tuple(arguments), folder, out)
 
 
-def _evaluate(name: str, folder: Path, run: Path) -> Stage:
-    return Stage(name, ("eval", str(run), "-n", str(EVALUATION_EPISODES), "--json"), folder)
+def _evaluate(name: str, folder: Path, run: Path, episodes: int) -> Stage:
+    return Stage(name, ("eval", str(run), "-n", str(episodes), "--json"), folder)
 
 
 def _robot_name(robot: str) -> str:

@@ -18,11 +18,11 @@ Finished = tuple[Job, Result | None]  # a job, and what it came to if it has bee
 
 _HOW_TO_READ = """
 A figure is the true return over the mean return of the demos, where a note does not say otherwise. The return is
-measured in dm_control over 20 whole episodes, on seeds that no training uses. A seed that failed counts as 0. IQM is
-the interquartile mean over seeds, with its 95 % bootstrap interval (stratified over robots, 2,000 draws), which is
-rough for three seeds. Seconds are those of learning, cloning included; start-up and evaluations on the way are only in
-wall s. Seconds to 0.9 and 0.95 are those of the first evaluation on the way that reached it, of one to three episodes,
-each seed; a curve may dip again.
+measured in dm_control over whole episodes, as many as the table says, on seeds that no training uses. A seed that
+failed counts as 0. IQM is the interquartile mean over seeds, with its 95 % bootstrap interval (stratified over robots,
+2,000 draws), which is rough for three seeds. Seconds are those of learning, cloning included; start-up and evaluations
+on the way are only in wall s. Seconds to 0.9 and 0.95 are those of the first evaluation on the way that reached it, of
+one to three episodes, each seed; a curve may dip again.
 """
 
 
@@ -38,6 +38,8 @@ class Row:
     """Of each seed that has been run; 0 for one that failed."""
     failed: tuple[bool, ...]
     """Which of them failed."""
+    episodes: tuple[int, ...]
+    """Of the evaluations, each number that occurs."""
     iqm: float | None
     """Interquartile mean of the ratios; None if nothing has been run."""
     interval: tuple[float, float] | None
@@ -160,6 +162,7 @@ def _row(study: Study, robot: str, by_robot: Sequence[Sequence[Finished]]) -> Ro
         planned=len(jobs),
         ratios=ratios,
         failed=tuple(result.failed is not None for result in results),
+        episodes=tuple(sorted({result.episodes for result in results if result.episodes is not None})),
         iqm=iqm,
         interval=bootstrap_interval(run) if any(len(task) > 1 for task in run) else None,
         steps=_mean([result.steps for result in results]),
@@ -207,7 +210,18 @@ def _section(study: Study, finished: Sequence[Finished]) -> list[str]:
     made = rows(study, finished)
     if not made:
         return [*lines, "No jobs yet.", ""]
-    columns = ("robot", "setting", "seeds", "each seed", "IQM [95 %]", "least", "steps", "seconds", "wall s")
+    columns = (
+        "robot",
+        "setting",
+        "seeds",
+        "episodes",
+        "each seed",
+        "IQM [95 %]",
+        "least",
+        "steps",
+        "seconds",
+        "wall s",
+    )
     titles = (*columns, "s to 0.9", "s to 0.95", "demos' mean", "met")
     lines += [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     lines += [f"| {' | '.join(_cells(row))} |" for row in made]
@@ -225,6 +239,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"**{row.robot}**" if everything else row.robot,
         row.name,
         str(row.planned) if len(row.ratios) == row.planned else f"{len(row.ratios)} of {row.planned}",
+        ", ".join(map(str, row.episodes)) or "-",
         "" if everything else each or "-",
         "-" if row.iqm is None else f"**{row.iqm:.3f}**{interval}",
         f"{min(row.ratios):.3f}" if row.ratios else "-",

@@ -82,3 +82,10 @@ def test_a_job_without_a_plan_is_refused(wrong: dict) -> None:
     """An unknown kind, or a transfer to nowhere."""
     with pytest.raises(StudyError, match="kind"):
         dataclasses.replace(JOB, **wrong)
+
+
+def test_a_job_says_how_long_it_is_measured() -> None:
+    """Where beginnings are what is hard, twenty are few; new policies are measured for as long."""
+    assert commands(dataclasses.replace(JOB, episodes=100))[1] == "gcl eval o/s/f/run -n 100 --json"
+    again = commands(dataclasses.replace(JOB, episodes=100, kind="reoptimise"))
+    assert sum("-n 100 " in command for command in again) == 2

@@ -66,7 +66,7 @@ def test_markdown_names_everything_a_figure_depends_on(tmp_path: Path) -> None:
         "- commit: abc123",
         "Abacus, 2 cores, Linux x86_64, 2 job(s) at a time",
         "date: 2026-01-02",
-        "| 3 | 1.000, failed, 0.950 |",
+        "| 3 | 20 | 1.000, failed, 0.950 |",
         "| 30 | 40 | 20, 20, 20 | 30, 30, 30 | 500 (under 600) | no |",
         "- failed: cheetah, segment, seed 1: train: exit code 1: RuntimeError: NaN",
         "Target: t.",
