@@ -17,7 +17,7 @@ STEPS = {
     "cheetah": 2_000_000,
     "walker": 2_500_000,
     "cartpole": 1_500_000,
-    "reacher": 2_000_000,
+    "reacher": 4_000_000,
     "finger": 1_500_000,
     "hopper": 4_000_000,
     "quadruped": 4_000_000,
@@ -41,7 +41,7 @@ STRETCHED: dict[str, dict[str, Any]] = {
     },
 }
 # Robots whose robot.yaml has training practise beginnings, and what becomes of them without
-PRACTISED, WHOLE_EPISODES = ("walker", "finger", "hopper"), ("episode_steps=0",)
+PRACTISED, WHOLE_EPISODES = ("walker", "finger", "hopper", "reacher"), ("episode_steps=0",)
 HARD = ("cheetah", "walker")  # where the method has failed in print
 
 # An exact discriminator of whole episodes never errs, so the reward it is annealed to has to be a guide by then
@@ -146,7 +146,7 @@ CONTROL = ("objective=constant",)
 NOT_BY_DEFAULT = ("smoke", "control")
 
 _EVALUATE_OFTEN = ("--eval-every", "10")
-_EVALUATE_BRIEFLY = ("--eval-episodes", "1")  # the curve; what counts is measured at the end, on 20 episodes
+_EVALUATE_BRIEFLY = ("--eval-episodes", "1")  # the curve; what counts is measured at the end, on many more
 
 
 def all_studies(seeds: int) -> dict[str, Study]:
@@ -256,7 +256,8 @@ def _family(seeds: Sequence[int]) -> Study:
 def _ablation(seeds: Sequence[int]) -> Study:
     cases = [(name, seed) for name in ABLATION for seed in seeds]
     jobs = [_job("ablation", "cheetah", name, seed, ABLATION[name]) for name, seed in cases]
-    jobs += [_job("ablation", robot, "whole episodes", seed, WHOLE_EPISODES) for robot in PRACTISED for seed in seeds]
+    how = {"settings": WHOLE_EPISODES, "episodes": REACH_EPISODES}
+    jobs += [_job("ablation", robot, "whole episodes", seed, **how) for robot in PRACTISED for seed in seeds]
     return Study("ablation", "one thing changed at a time: what makes it work", "an explanation", tuple(jobs))
 
 
