@@ -17,7 +17,7 @@ STEPS = {
     "cheetah": 2_000_000,
     "walker": 2_500_000,
     "cartpole": 1_500_000,
-    "reacher": 4_000_000,
+    "reacher": 2_000_000,
     "finger": 1_500_000,
     "hopper": 4_000_000,
     "quadruped": 4_000_000,
@@ -41,6 +41,8 @@ STRETCHED: dict[str, dict[str, Any]] = {
     },
 }
 # Robots whose robot.yaml has training practise beginnings, and what becomes of them without
+# Five demos show five of all the places where a target may be: what else the arm does there is no part of the task
+TOLD = {"reacher": ("reward.observe=[to_target,velocity]",)}
 PRACTISED, WHOLE_EPISODES = ("walker", "finger", "hopper", "reacher"), ("episode_steps=0",)
 HARD = ("cheetah", "walker")  # where the method has failed in print
 
@@ -172,7 +174,7 @@ def _job(study: str, robot: str, name: str, seed: int, settings: tuple[str, ...]
 
 def _reach(seeds: Sequence[int]) -> Study:
     how = {"at_least": 0.98, "episodes": REACH_EPISODES}
-    jobs = [_job("reach", robot, "segment", seed, **how) for robot in REACH for seed in seeds]
+    jobs = [_job("reach", robot, "segment", seed, TOLD.get(robot, ()), **how) for robot in REACH for seed in seeds]
     target = ">= 0.98, no seed under 0.9"
     return Study("reach", "segment-level GAN-GCL from 5 demos", target, tuple(jobs), no_seed_under=0.9)
 
@@ -256,8 +258,11 @@ def _family(seeds: Sequence[int]) -> Study:
 def _ablation(seeds: Sequence[int]) -> Study:
     cases = [(name, seed) for name in ABLATION for seed in seeds]
     jobs = [_job("ablation", "cheetah", name, seed, ABLATION[name]) for name, seed in cases]
-    how = {"settings": WHOLE_EPISODES, "episodes": REACH_EPISODES}
-    jobs += [_job("ablation", robot, "whole episodes", seed, **how) for robot in PRACTISED for seed in seeds]
+    # Against what is in the study "reach", and measured as that is
+    changed = [(robot, "whole episodes", (*TOLD.get(robot, ()), *WHOLE_EPISODES)) for robot in PRACTISED]
+    changed += [(robot, "reward of all that is observed", ()) for robot in TOLD]
+    for robot, name, settings in changed:
+        jobs += [_job("ablation", robot, name, seed, settings, episodes=REACH_EPISODES) for seed in seeds]
     return Study("ablation", "one thing changed at a time: what makes it work", "an explanation", tuple(jobs))
 
 
@@ -269,7 +274,10 @@ def _scratch(seeds: Sequence[int]) -> Study:
 
 def _smoke() -> Study:
     how = {"options": _EVALUATE_OFTEN, "at_least": 0.9}
-    jobs = [_job("smoke", robot, "segment", 0, steps=steps, **how) for robot, steps in SMOKE_STEPS.items()]
+    jobs = [
+        _job("smoke", robot, "segment", 0, TOLD.get(robot, ()), steps=steps, **how)
+        for robot, steps in SMOKE_STEPS.items()
+    ]
     meaning = "two robots, one seed, two minutes: does learning still work at all"
     return Study("smoke", meaning, ">= 0.9, or the exit code is 1", tuple(jobs), no_seed_under=0.9, gate=True)
 

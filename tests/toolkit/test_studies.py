@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from robots.robot_yaml import load_robot
-from toolkit.studies import ABLATION, FAMILY, NOT_BY_DEFAULT, PRACTISED, REACH, all_studies
+from toolkit.studies import ABLATION, FAMILY, NOT_BY_DEFAULT, PRACTISED, REACH, TOLD, all_studies
 from toolkit.study import plan
 
 
@@ -26,7 +26,7 @@ def test_seeds_are_multiplied_out() -> None:
     assert [job.seed for job in studies["reach"].jobs] == [0, 1, 2, 3] * len(REACH)
     assert len(studies["family"].jobs) == 2 * 4 * len(FAMILY)
     assert len(studies["scratch"].jobs) == 4 * len(ABLATION)
-    assert len(studies["ablation"].jobs) == 4 * (len(ABLATION) + len(PRACTISED))
+    assert len(studies["ablation"].jobs) == 4 * (len(ABLATION) + len(PRACTISED) + len(TOLD))
     assert [(job.robot, job.seed) for job in studies["smoke"].jobs] == [("cartpole", 0), ("reacher", 0)]
 
 
