@@ -17,7 +17,7 @@ STEPS = {
     "cheetah": 2_000_000,
     "walker": 2_500_000,
     "cartpole": 1_500_000,
-    "reacher": 2_000_000,
+    "reacher": 4_000_000,
     "finger": 1_500_000,
     "hopper": 4_000_000,
     "quadruped": 4_000_000,
