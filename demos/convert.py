@@ -10,7 +10,7 @@ import shutil
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import zarr
 
 from demos.chain import chained
 from demos.durable import StoreError
-from demos.episode import EpisodeError
+from demos.episode import Episode, EpisodeError
 from demos.idle import busy_parts, trimmed
 from demos.schema import STEP_CHUNK, check_attributes, layouts, stored_robot, with_model_of
 from demos.store import DemoStore, Entry
@@ -121,21 +121,25 @@ def copy_episodes(
     if out.exists() and out.samefile(store.path):
         raise StoreError(f"{out}: a store is not copied into itself; say another name")
     excluded, entries = store.column("excluded"), []
-    parts = _shorter_parts(store, chosen) if trim else {}
-    for i, episode in zip(chosen, store.select(chosen), strict=True):
-        note = store.note(i)
-        if i in parts:
-            start, stop = parts[i]
+    beside = store.learned() if trim else []
+    numbers = sorted({*chosen, *beside})
+    episodes = dict(zip(numbers, store.select(numbers), strict=True))
+    parts = _shorter_parts({i: episodes[i] for i in beside})
+    shortened = {i: parts[i] for i in chosen if i in parts}
+    for i in chosen:
+        episode, note = episodes[i], store.note(i)
+        if i in shortened:
+            start, stop = shortened[i]
             note = (note or {}) | {"trimmed": {"start": start, "stop": stop, "of_steps": episode.length}}
             episode = trimmed(episode, start, stop)
         unknown = np.full_like(episode.actions, np.nan)
         kept = episode if actions else dataclasses.replace(episode, actions=unknown)
         entries.append(Entry(kept, bool(excluded[i] == 1), note))
     if not out.exists():
-        return Copied(DemoStore.create(out, store.spec, store.attributes["source"], entries), [], parts)
+        return Copied(DemoStore.create(out, store.spec, store.attributes["source"], entries), [], shortened)
     target = DemoStore.open(out, store.spec, mode="a")
     try:
-        return Copied(target, _added(target, chosen, entries), parts)
+        return Copied(target, _added(target, chosen, entries), shortened)
     except BaseException:
         target.close()
         raise
@@ -155,12 +159,10 @@ def _added(target: DemoStore, chosen: list[int], entries: list[Entry]) -> list[i
     return skipped
 
 
-def _shorter_parts(store: StoreReader, chosen: list[int]) -> dict[int, tuple[int, int]]:
-    """Of the chosen episodes those with idle ends, and what these leave: judged as `gcl demos check` does."""
-    learned = np.flatnonzero(store.column("excluded") != 1).tolist()
-    episodes = store.select(learned)
-    parts = zip(learned, episodes, busy_parts(episodes), strict=True)
-    return {i: part for i, episode, part in parts if i in chosen and part != (0, episode.length)}
+def _shorter_parts(episodes: Mapping[int, Episode]) -> dict[int, tuple[int, int]]:
+    """Of episodes by number those with idle ends, and what these leave: judged as `gcl demos check` does."""
+    parts = zip(episodes, busy_parts([*episodes.values()]), strict=True)
+    return {i: part for i, part in parts if part != (0, episodes[i].length)}
 
 
 def export_zarr2(store: StoreReader, path: Path) -> None:

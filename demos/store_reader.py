@@ -103,10 +103,11 @@ class StoreReader:
         Raises:
             StoreError: Something in the store is not what was saved.
         """
-        wanted = np.arange(self.n_episodes)
-        if not include_excluded:
-            wanted = wanted[self.column("excluded") != 1]
-        return self.select(wanted.tolist())
+        return self.select(range(self.n_episodes) if include_excluded else self.learned())
+
+    def learned(self) -> list[int]:
+        """Numbers of the episodes that are to be learned from: those not excluded."""
+        return np.flatnonzero(self.column("excluded") != 1).tolist()
 
     def select(self, indices: Iterable[int]) -> list[Episode]:
         """Reads chosen episodes.

@@ -40,9 +40,9 @@ STRETCHED: dict[str, dict[str, Any]] = {
         "options": ("--generator", "sac"),
     },
 }
-# Robots whose robot.yaml has training practise beginnings, and what becomes of them without
 # Five demos show five of all the places where a target may be: what else the arm does there is no part of the task
 TOLD = {"reacher": ("reward.observe=[to_target,velocity]",)}
+# Robots whose robot.yaml has training practise beginnings, and what becomes of them without
 PRACTISED, WHOLE_EPISODES = ("walker", "finger", "hopper", "reacher"), ("episode_steps=0",)
 HARD = ("cheetah", "walker")  # where the method has failed in print
 

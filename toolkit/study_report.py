@@ -210,19 +210,10 @@ def _section(study: Study, finished: Sequence[Finished]) -> list[str]:
     made = rows(study, finished)
     if not made:
         return [*lines, "No jobs yet.", ""]
-    columns = (
-        "robot",
-        "setting",
-        "seeds",
-        "episodes",
-        "each seed",
-        "IQM [95 %]",
-        "least",
-        "steps",
-        "seconds",
-        "wall s",
-    )
-    titles = (*columns, "s to 0.9", "s to 0.95", "demos' mean", "met")
+    titles = (
+        "robot", "setting", "seeds", "episodes", "each seed", "IQM [95 %]", "least", "steps", "seconds", "wall s",
+        "s to 0.9", "s to 0.95", "demos' mean", "met",
+    )  # fmt: skip
     lines += [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     lines += [f"| {' | '.join(_cells(row))} |" for row in made]
     notes = _notes(finished)

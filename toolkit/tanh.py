@@ -1,4 +1,4 @@
-"""The networks' unit: tanh by way of the logistic function, which a CPU computes six times sooner."""
+"""The networks' unit: tanh by way of the logistic function, which a CPU computes several times sooner."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _judged(store: DemoStore) -> QualityReport | None:
     """The report on the demos to be learned from; None if there are none."""
     from demos.quality import judge_demos
 
-    learned = [info.index for info in store.table() if not info.excluded]
+    learned = store.learned()
     return judge_demos(store.select(learned), learned) if learned else None
 
 

@@ -92,7 +92,7 @@ def _chosen(checkpoint: Checkpoint, demos: Path | None) -> tuple[StoreReader, li
         raise VerdictError(
             f"{error}. The run learned from it; if it lies elsewhere now, say where with --demos"
         ) from error
-    count, excluded, digests = learned["n_episodes"], store.identity()["excluded"], store.digests()
+    count, others, digests = learned["n_episodes"], store.learned(), store.digests()
     if not store.begins_with(count, learned["chain_sha256"]):
         if demos is None:
             raise VerdictError(
@@ -100,13 +100,12 @@ def _chosen(checkpoint: Checkpoint, demos: Path | None) -> tuple[StoreReader, li
                 " it all the same"
             )
         seen = _learned_digests(checkpoint)
-        others = [i for i in range(store.n_episodes) if i not in excluded]
         new = [i for i in others if digests[i] not in seen]
         return (store, new, False) if new else (store, others, True)
     # Whatever is excluded by now, it learned from these
     known = learned_episodes(learned)
     seen = {digests[i] for i in known}
-    new = [i for i in range(count, store.n_episodes) if i not in excluded and digests[i] not in seen]
+    new = [i for i in others if i >= count and digests[i] not in seen]
     # Asked for by name, a store that has grown since judges by what the run has never seen
     return (store, new, False) if demos is not None and new else (store, known, True)
 
