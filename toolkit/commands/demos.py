@@ -233,7 +233,7 @@ def _replayed(episode: Episode, spec: RobotSpec) -> tuple[str, Replay]:
     from robots.sim import MujocoBackend
 
     if episode.seed < 0:
-        raise ToolkitError("the episode has no seed: it was not recorded in a simulator")
+        raise ToolkitError("the episode has no seed: it was not recorded in a simulator, or its beginning was cut off")
     results: list[tuple[str, Replay]] = []
     if spec.task is not None:
         from robots.task import TaskEnv
