@@ -66,7 +66,7 @@ def command(
     interrupted = False
     if not report_only:
         to_do = [job for job in every if (found := job.result()) is None or (retry and found.failed is not None)]
-        interrupted = not _run(to_do, len(every), side_by_side, quiet=as_json)
+        interrupted = not _run(out, to_do, len(every), side_by_side, quiet=as_json)
     finished = [(study, [(job.job, job.result()) for job in prepared[study.name]]) for study in studies]
     _report(out, finished, as_json)
     if interrupted:
@@ -133,10 +133,11 @@ def _list(seeds: int, as_json: bool) -> None:
     print_rows(rows, as_json, "no studies")
 
 
-def _run(to_do: Sequence[Prepared], total: int, side_by_side: int | None, quiet: bool) -> bool:
+def _run(out: Path, to_do: Sequence[Prepared], total: int, side_by_side: int | None, quiet: bool) -> bool:
     """Runs jobs with a progress bar. False if it was interrupted."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from demos.durable import WriterLock
     from robots.processors import available_cpus
     from toolkit.child_commands import ChildCommands
     from toolkit.study_runner import run_jobs
@@ -145,6 +146,7 @@ def _run(to_do: Sequence[Prepared], total: int, side_by_side: int | None, quiet:
         TextColumn("{task.completed} of {task.total} jobs"), BarColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[running]} running  {task.fields[last]}"),
     ]  # fmt: skip
+    lock = WriterLock(out / ".lock", str(out), "a folder of studies")  # two would write to each other's runs
     children = ChildCommands()
     with Progress(*columns, disable=quiet) as progress:
         task = progress.add_task("jobs", total=total, completed=total - len(to_do), running=0, last="")
@@ -169,6 +171,7 @@ def _run(to_do: Sequence[Prepared], total: int, side_by_side: int | None, quiet:
             return False
         finally:
             signal.signal(signal.SIGTERM, previous)
+            lock.release()
     return True
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from demos.durable import WriterLock
 from toolkit import child_commands
 from toolkit.cli import main
 from toolkit.commands import bench_learning
@@ -67,6 +68,22 @@ def test_called_again_it_runs_nothing_and_says_the_same(tmp_path: Path, monkeypa
     assert json.loads(first.stdout)["studies"] == json.loads(second.stdout)["studies"]
     third = learning(tmp_path / "out", monkeypatch, "--smoke", "--retry", "--json", reacher_segment_s0=900.0)
     assert calls(tmp_path) == done + 2 and third.exit_code == 0
+
+
+def test_two_at_once_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would write to the other's runs; a report alone, which runs nothing, is fine, and so is the next one."""
+    lock = WriterLock(tmp_path / "out" / ".lock", "out")
+    second = learning(tmp_path / "out", monkeypatch, "--smoke")
+    assert second.exit_code == 2 and "a folder of studies takes one writer" in second.stderr and calls(tmp_path) == 0
+    report = learning(tmp_path / "out", monkeypatch, "--smoke", "--report")
+    assert report.exit_code == 1, report.output  # written: 1 says that the smoke version has missed its target
+    lock.release()
+    assert (
+        learning(
+            tmp_path / "out", monkeypatch, "--smoke", cartpole_segment_s0=800.0, reacher_segment_s0=900.0
+        ).exit_code
+        == 0
+    )
 
 
 def test_report_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
