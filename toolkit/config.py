@@ -133,10 +133,11 @@ class RewardConfig:
 class PpoConfig:
     """The on-policy generator: clipped-surrogate policy gradient over the batched simulator."""
 
-    num_envs: int = 256
-    """Environments stepped side by side."""
-    horizon: int = 32
-    """Control steps per environment and iteration."""
+    num_envs: int | None = None
+    """Environments stepped side by side. None means 256, with segments of more than 256 steps 64: a whole episode then
+    spans few iterations, and what the judge is shown of the policy is no dozens of policies old."""
+    horizon: int | None = None
+    """Control steps per environment and iteration. None means 32, with segments of more than 256 steps 128."""
     epochs: int = 4
     """Passes over each iteration's samples."""
     minibatches: int = 4
@@ -284,8 +285,20 @@ class TrainConfig:
 
     @property
     def acting(self) -> PpoConfig | SacConfig:
-        """The settings of the generator in use: environments, horizon, head start and discount."""
+        """The settings of the generator in use: head start, discount, and of resolved settings the two below."""
         return self.sac if self.generator == "sac" else self.ppo
+
+    @property
+    def num_envs(self) -> int:
+        """Environments stepped side by side, of resolved settings."""
+        assert self.acting.num_envs is not None, "resolved settings hold a number"
+        return self.acting.num_envs
+
+    @property
+    def horizon(self) -> int:
+        """Control steps per environment and iteration, of resolved settings."""
+        assert self.acting.horizon is not None, "resolved settings hold a number"
+        return self.acting.horizon
 
     def __post_init__(self) -> None:
         """Refuses values no run can use."""

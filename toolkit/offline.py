@@ -28,9 +28,9 @@ from toolkit.losses import gradient_penalty
 from toolkit.maxent import guided_cost_loss
 from toolkit.networks import GaussianPolicy, build_reward_network
 from toolkit.overlap import NEEDED_ESS, WHAT_TO_DO, OverlapError, effective_share, measure_overlap
+from toolkit.resolve import lasting, resolve
 from toolkit.scored_segments import ScoredBatch, ScoredSegments
 from toolkit.segment_reward import gradient_between, rewards_along
-from toolkit.trainer import lasting, resolve
 
 _MEASURED_SEGMENTS = 2048  # background segments on which the overlap is measured
 

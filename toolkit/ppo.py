@@ -16,7 +16,7 @@ from toolkit.rollout import Rollout
 
 _DEMO_BATCH = 512  # demo steps beside each minibatch
 _LEARNING_RATE_RANGE = (1e-5, 3e-3)
-_KL_STRIDE = 4  # the divergence is a mean over every fourth step: whole, it costs as much as half an epoch's forward
+_KL_STRIDE = 4  # the divergence is a mean over every fourth environment: whole, it costs half an epoch's forward
 
 # observation (..., obs_dim), next observation, action (..., act_dim), log q (...), termination (...) -> reward (...)
 Label = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]

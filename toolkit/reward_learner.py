@@ -65,7 +65,7 @@ class RewardLearner:
         self.segment = settings.segment
         self.batch = settings.batch_segments
         # A replay has long segments in it already.
-        long = config.generator == "ppo" and self.segment > config.ppo.horizon
+        long = config.generator == "ppo" and self.segment > config.horizon
         self.trail = Trail(self.segment, _KEPT, reward.absorbing is not None) if long else None
         self.memory = Memory(max(_KEPT, _REMEMBERED // self.segment)) if settings.memory > 0.0 else None
         self.rounds = 0  # rounds of updates so far

@@ -25,69 +25,15 @@ from toolkit.held_out import split
 from toolkit.networks import ValueNetwork, build_policy_network, build_reward_network
 from toolkit.ppo import PolicyLearner
 from toolkit.replay import demo_transitions
+from toolkit.resolve import lasting, resolve
 from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Collector
 from toolkit.sac import SacLearner
 from toolkit.warm_start import clone_behaviour
 
-_STEPS = {"ppo": 2_000_000, "sac": 200_000}  # control steps of a run that names no number
-_OFFLINE_STEPS = 1000  # the same for objective "offline", in gradient steps
-_HOLDOUT = 0.1  # of each demo, where there is more than one
-_BATCH_STEPS = {"ppo": 4096, "sac": 2048}  # of each kind per discriminator update
-
 
 class TrainingError(ToolkitError):
     """A run that cannot start or go on."""
-
-
-def resolve(config: TrainConfig, spec: RobotSpec, lengths: Sequence[int] = ()) -> TrainConfig:
-    """Fills in what depends on the robot, so that the checkpoint holds numbers and no "auto".
-
-    Args:
-        config: As the user gave it.
-        spec: The robot.
-        lengths: Steps that each demo lasts. Where "the whole episode" is asked for, the shortest says how long that is.
-
-    Returns:
-        The config with segment and episode length, temper, shaping, batches and number of steps as they will be used.
-
-    Raises:
-        TrainingError: Training episodes too short to hold a segment.
-    """
-    reward = config.reward
-    # AIRL's discriminator judges single steps.
-    whole = min([spec.episode_steps, *lengths])
-    segment = 1 if config.objective == "airl" else min(reward.segment or whole, spec.episode_steps)
-    practised = config.episode_steps
-    if practised is None:
-        practised = spec.practice_steps if segment <= spec.practice_steps < spec.episode_steps else 0
-    if 0 < practised < segment:
-        raise TrainingError(
-            f"episode_steps {practised}: too short for segments of {segment} steps; give {segment} or more, 0 for "
-            "whole episodes, or a shorter reward.segment"
-        )
-    temper = reward.alpha / segment if reward.temper is None else reward.temper
-    shaping = config.objective == "airl" if reward.shaping is None else reward.shaping
-    batch_steps = reward.batch_steps or _BATCH_STEPS[config.generator]
-    reward = dataclasses.replace(reward, segment=segment, temper=temper, shaping=shaping, batch_steps=batch_steps)
-    default = _OFFLINE_STEPS if config.objective == "offline" else _STEPS[config.generator]
-    # Every negative is scored under the present policy at every iteration; of long ones that is much for little.
-    negatives = min(config.sac.segments, 4 * reward.batch_segments)
-    holdout = (0.0 if len(lengths) == 1 else _HOLDOUT) if config.holdout is None else config.holdout
-    return dataclasses.replace(
-        config,
-        total_steps=config.total_steps or default,
-        episode_steps=practised,
-        holdout=holdout,
-        reward=reward,
-        sac=dataclasses.replace(config.sac, segments=negatives),
-    )
-
-
-def lasting(episodes: Sequence[Episode], spec: RobotSpec) -> list[int]:
-    """Steps that episodes last: what ended for good goes on to its limit in the absorbing state, where there is one."""
-    ends = bool(spec.terminate)
-    return [spec.episode_steps if ends and e.ended_by == "termination" else e.length for e in episodes]
 
 
 class Trainer:
@@ -144,7 +90,7 @@ class Trainer:
         if config.episode_steps:
             practised = dataclasses.replace(spec, episode_seconds=config.episode_steps * spec.control_dt)
         self.sim = BatchSim(
-            practised, config.acting.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
+            practised, config.num_envs, seed=config.seed, num_threads=config.threads, randomize=config.randomize
         )
         self.collector = Collector(self.sim, self.device, self.generator)
         self.iteration = 0
@@ -219,7 +165,7 @@ class Trainer:
     @property
     def steps_per_iteration(self) -> int:
         """Control steps simulated per iteration."""
-        return self.config.acting.num_envs * self.config.acting.horizon
+        return self.config.num_envs * self.config.horizon
 
     @property
     def iterations(self) -> int:
@@ -242,7 +188,7 @@ class Trainer:
             true_reward.clear()
             before_reset = lambda: true_reward.append(task_reward(self.sim))  # noqa: E731
         started = time.perf_counter()
-        rollout = self.collector.collect(self.policy, self.config.acting.horizon, before_reset)
+        rollout = self.collector.collect(self.policy, self.config.horizon, before_reset)
         collected = time.perf_counter()
         progress = self.iteration / self.iterations
         remembered = self.policy_learner.remember(rollout)

@@ -34,12 +34,13 @@ from toolkit.frozen_reward import FrozenRewardError, load_frozen_reward
 from toolkit.losses import generalized_advantage, reward_after_end
 from toolkit.networks import GaussianPolicy, RewardNetwork
 from toolkit.overlap import Overlap
+from toolkit.resolve import lasting
 from toolkit.reward_learner import RewardLearner
 from toolkit.rollout import Rollout
 from toolkit.run import Run
 from toolkit.segment_reward import rewards_along, step_rewards
 from toolkit.strictest_reward import Snapshot, StrictestReward
-from toolkit.trainer import Trainer, TrainingError, lasting
+from toolkit.trainer import Trainer, TrainingError
 from toolkit.whole_segments import draw_segments, whole_segments
 
 SPEC = dataclasses.replace(load_robot("cartpole"), terminate=(TerminationLimit("position/slider", -0.4, 0.4),))
@@ -74,7 +75,7 @@ def learner(ended_by: str, **settings: object) -> RewardLearner:
     torch.manual_seed(0)
     settings = {"segment": LENGTH, "batch_steps": 64 * LENGTH, "learning_rate": 3e-3, "temper": 0.05} | settings
     given = {name: settings.pop(name) for name in ("objective", "ppo") if name in settings}
-    config: TrainConfig = config_from_dict({**given, "reward": settings})
+    config: TrainConfig = config_from_dict({"ppo": {"horizon": 32}, **given, "reward": settings})
     reward = RewardNetwork(SPEC.obs_dim, SPEC.act_dim, (8,), absorbing=True)
     demos = SegmentSampler([demo(5, ended_by, seed) for seed in range(8)], LENGTH, past_end=True)
     return RewardLearner(reward, config, demos, None, np.random.default_rng(0))

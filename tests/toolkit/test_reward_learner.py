@@ -53,7 +53,7 @@ DEMOS = SegmentSampler([episode(200, 0.8)], 4)
 def learner(objective: str = "gan-gcl", segment: int = 4, **settings: object) -> RewardLearner:
     torch.manual_seed(0)
     settings = {"segment": segment, "batch_steps": 64 * segment, "learning_rate": 3e-3, "temper": 0.01} | settings
-    config: TrainConfig = config_from_dict({"objective": objective, "reward": settings})
+    config: TrainConfig = config_from_dict({"objective": objective, "reward": settings, "ppo": {"horizon": 32}})
     reward = RewardNetwork(OBS_DIM, ACT_DIM, (32,), config.reward.inputs == "state", bool(config.reward.shaping))
     demos = DEMOS if segment == 4 else SegmentSampler([episode(200, 0.8)], segment)
     return RewardLearner(reward, config, demos, None, np.random.default_rng(0))

@@ -28,7 +28,7 @@ from toolkit.reward_learner import RewardLearner
 from toolkit.run import Run
 from toolkit.sac import SacLearner
 from toolkit.settings import ConfigError
-from toolkit.trainer import Trainer, TrainingError, resolve
+from toolkit.trainer import Trainer, TrainingError
 
 
 def numbers(run: Trainer) -> torch.Tensor:
@@ -88,13 +88,6 @@ def test_demos_of_another_size_are_refused():
         trainer(wrong)
 
 
-def test_segment_zero_is_the_whole_episode():
-    """--segment episode: L steps of the robot's own episode, and a temper to fit."""
-    config = resolve(with_settings(TrainConfig(), ["reward.segment=0"]), SPEC)
-    assert config.reward.segment == SPEC.episode_steps
-    assert config.reward.temper == pytest.approx(config.reward.alpha / SPEC.episode_steps)
-
-
 def test_whole_episodes_of_different_lengths():
     """Demos of 120 and 70 steps: segments of 70, so that every demo is learned from; and an iteration runs."""
     demos = [*episodes(2), *episodes(1, length=70)]
@@ -123,37 +116,12 @@ def test_short_training_episodes():
     gaps = ended.nonzero()[:, 1].bincount(minlength=8)
     assert bool((gaps >= 4).all()), gaps  # in 80 steps
     assert run.spec.sha256 == SPEC.sha256
-    with pytest.raises(TrainingError, match="too short for segments of 1000 steps"):
+    with pytest.raises(ConfigError, match="too short for segments of 1000 steps"):
         trainer(None, "episode_steps=20", "reward.segment=1000")
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (["reward.segment=8"], 20),
-        (["reward.segment=20"], 20),
-        (["objective=airl"], 20),  # judges single steps
-        (["reward.segment=8", "episode_steps=0"], 0),
-        (["reward.segment=8", "episode_steps=50"], 50),
-        (["reward.segment=21"], 0),  # does not fit
-        (["reward.segment=0"], 0),  # judges whole episodes
-    ],
-)
-def test_beginnings_are_practised_as_the_robot_says(settings: list[str], expected: int):
-    """practice_seconds of the robot hold where the settings say nothing else and a segment fits into them."""
-    practising = dataclasses.replace(SPEC, practice_seconds=20 * SPEC.control_dt)
-    assert resolve(with_settings(TrainConfig(), settings), practising, [120]).episode_steps == expected
-    assert resolve(TrainConfig(), SPEC, [120]).episode_steps == 0  # it says nothing
-    assert practising.sha256 == SPEC.sha256  # and its demos are still its own
-
-
-def test_generator_decides_the_size_of_a_run():
-    """Steps, environments, horizon and batches are the generator's, unless the user says otherwise."""
-    sac = with_settings(TrainConfig(), ["generator=sac"])
-    assert (resolve(TrainConfig(), SPEC).total_steps, resolve(sac, SPEC).total_steps) == (2_000_000, 200_000)
-    assert (resolve(TrainConfig(), SPEC).reward.batch_steps, resolve(sac, SPEC).reward.batch_steps) == (4096, 2048)
-    asked = resolve(with_settings(sac, ["total_steps=7", "reward.batch_steps=512"]), SPEC)
-    assert (asked.total_steps, asked.reward.batch_steps) == (7, 512)
+def test_the_simulator_has_the_generators_environments():
+    """Off-policy: sac.num_envs of them, sac.horizon steps at a time, and no value network."""
     run = trainer(None, "generator=sac", "sac.num_envs=4")
     assert run.sim.num_envs == 4
     assert run.steps_per_iteration == 4 * 16
