@@ -285,7 +285,7 @@ class TrainConfig:
 
     @property
     def acting(self) -> PpoConfig | SacConfig:
-        """The settings of the generator in use: head start, discount, and of resolved settings the two below."""
+        """The settings of the generator in use, such as head start and discount."""
         return self.sac if self.generator == "sac" else self.ppo
 
     @property
