@@ -86,10 +86,17 @@ class DriverProcess(Backend):
         return self._child.process.pid
 
     def reset(self) -> SensorReading:
-        """As the driver does it; in a new process, if the last one ended."""
+        """As the driver does it; in a new process, if the last one ended.
+
+        After one that is refused, who was driving goes on: steps repeat the last reading until the robot is heard.
+        """
         self._check_open()
-        self._last, self._offset = None, 0
-        self._last = self._blocking(_RESET)
+        self._offset = 0
+        try:
+            self._last = self._blocking(_RESET)
+        except BackendError:
+            self._reset_again()
+            raise
         return self._last
 
     def step(self, command: np.ndarray) -> SensorReading:
@@ -137,7 +144,7 @@ class DriverProcess(Backend):
             raise self._ended(child, f"was not ready within {_START:g} s")
         if answer[:1] != _READY:
             raise BackendError(_text(answer))
-        self._recovering = False
+        self._recovering, child.was_ready = False, True
 
     def _promptly(self, request: bytes, last: SensorReading) -> SensorReading:
         """Asks for what must not take long: whoever holds the robot is waiting."""
@@ -178,6 +185,15 @@ class DriverProcess(Backend):
         if answer is None:
             raise self._ended(child, f"did not answer for {child.silent_for:.1f} s")
         return self._reading(child, answer)
+
+    def _reset_again(self) -> None:
+        """Has a driver that refused a reset try on, if somebody drives: it takes no step before it has done one."""
+        child = self._child
+        if self._last is None or child is None or self._recovering:
+            return
+        self._recovering = True
+        with contextlib.suppress(OSError):  # it has ended, which the next step will find
+            child.ask(_RESET)
 
     def _recover(self, child: _Child | None, last: SensorReading) -> SensorReading:
         """One look at how far the new process is; nothing is sent through it before it has heard the robot."""

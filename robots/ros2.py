@@ -66,8 +66,14 @@ class Ros2Backend(Backend):
         self._sent: np.ndarray | None = None  # (act_dim,) in the wiring's raw units, what the robot was told last
 
     def reset(self) -> SensorReading:
-        """Waits for the robot to speak anew and for its controller to listen; moves nothing."""
+        """Waits for the robot to speak anew and for its controller to listen; moves nothing.
+
+        One that was driven until now is told to rest: it is not commanded again before it has been heard.
+        """
         self._check_open()
+        if self._running:
+            with contextlib.suppress(BackendError):  # that it cannot be told is for the next step to say
+                self._rest()
         self._running, self._last = False, None
         self._inbox.forget()
         deadline = time.monotonic() + self._options.reset_seconds

@@ -16,7 +16,7 @@ from robots.spec import RobotSpec
 class CrashingDriver(MockBackend):
     """The mock. `hardware` is its seed, or a folder: a file `die`, `hang`, `slow` or `babble` in it does that, once.
 
-    A file `fault` lasts: each step is told, and refused.
+    Two files last: with `fault` each step is told, and refused; with `mute` a reset is refused, and steps after it are.
     """
 
     def __init__(self, spec: RobotSpec, hardware: HardwareSpec | int | Path) -> None:
@@ -24,8 +24,17 @@ class CrashingDriver(MockBackend):
         if self.folder is not None and (self.folder / "refuse").exists():
             raise BackendError("no such robot")
         super().__init__(spec, hardware if isinstance(hardware, int) else 0)
+        self.muted = False
+
+    def reset(self) -> SensorReading:
+        self.muted = self.folder is not None and (self.folder / "mute").exists()
+        if self.muted:
+            raise BackendError("no reading")
+        return super().reset()
 
     def step(self, command: np.ndarray) -> SensorReading:
+        if self.muted:
+            raise BackendError("step before reset")
         if self._asked("die"):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._asked("hang"):

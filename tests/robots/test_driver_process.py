@@ -155,6 +155,41 @@ def test_a_driver_with_a_fault_goes_on_being_asked(tmp_path: Path) -> None:
     assert told(tmp_path) == ["0.0", "0.0", "0.0", "closed"]
 
 
+@pytest.mark.parametrize("crashed", [False, True], ids=["the same process", "a new process"])
+def test_a_refused_reset_leaves_who_drives_driving(tmp_path: Path, crashed: bool) -> None:
+    """A robot that is held goes on being held: the reading repeats, and once the robot is heard commands reach it."""
+    with driven(tmp_path) as backend:
+        backend.reset()
+        last = backend.step(STILL)
+        (tmp_path / "mute").touch()
+        if crashed:
+            (tmp_path / "die").touch()
+            with pytest.raises(DriverEndedError):
+                backend.step(STILL)
+        for _ in range(2):
+            with pytest.raises(BackendError, match="no reading"):
+                backend.reset()
+            assert backend.step(STILL + 0.25) is last and backend.measure() is last
+        (tmp_path / "mute").unlink()
+        assert recovered(backend).sequence == last.sequence + 1
+        assert "0.25" not in told(tmp_path)
+        backend.step(STILL + 0.5)
+        assert told(tmp_path)[-1] == "0.5"
+        assert backend.reset().sequence == 0 and backend.step(STILL).sequence == 1
+
+
+def test_a_refused_first_reset_drives_nobody(tmp_path: Path) -> None:
+    """With no reading to go on with, steps are refused, and nothing is asked of the robot behind one's back."""
+    with driven(tmp_path) as backend:
+        (tmp_path / "mute").touch()
+        with pytest.raises(BackendError, match="no reading"):
+            backend.reset()
+        (tmp_path / "mute").unlink()
+        with pytest.raises(BackendError, match="before reset"):
+            backend.step(STILL)
+        assert backend.reset().sequence == 0
+
+
 def test_a_process_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of processes: said once like any end of a driver, the reading repeats, and later there is one again."""
     with driven(tmp_path) as backend:
@@ -179,8 +214,7 @@ def test_a_process_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeyp
                 backend.step(STILL)
             with pytest.raises(DriverEndedError, match="cannot be started"):
                 backend.reset()
-            with pytest.raises(BackendError, match="before reset"):
-                backend.step(STILL)
+            assert backend.step(STILL).sequence == last.sequence + 1  # who drives goes on after a refused reset
             with pytest.raises(DriverEndedError, match="cannot be started"):
                 driven(tmp_path)
         assert backend.reset().sequence == 0

@@ -317,7 +317,7 @@ def test_another_commander_is_a_fault() -> None:
 
 @pytest.mark.parametrize(("kind", "rest"), [("velocity", [0.0, 0.0, 0.0]), ("position", [0.2, -0.25, 0.3])])
 def test_a_fault_tells_the_robot_to_rest(kind: str, rest: list[float]) -> None:
-    """At once, each time that somebody tries to hold it, and at the end: zero, or where a position drive is."""
+    """At once, whenever somebody tries to hold it, as a reset begins, and at the end: zero, or a position held."""
     with answering(arm(kind), wait_seconds=0.01) as backend:
         backend.reset()
         command = np.array([0.75, 0.2, 0.3])  # elbow, shoulder, wrist
@@ -334,11 +334,13 @@ def test_a_fault_tells_the_robot_to_rest(kind: str, rest: list[float]) -> None:
             backend.measure()
         eventually(lambda: len(backend.robot.heard) == 4)
         with pytest.raises(BackendError, match="2 publishers"):
-            backend.reset()  # which moves nothing
-        assert len(backend.robot.heard) == 4
+            backend.reset()
+        eventually(lambda: len(backend.robot.heard) == 5)
+        with pytest.raises(BackendError, match="2 publishers"):
+            backend.reset()  # of one that nobody drives any more tells it nothing
         with pytest.raises(BackendError, match="before reset"):
             backend.step(command)
-        assert backend.robot.heard[1:] == [rest] * 3
+        assert backend.robot.heard[1:] == [rest] * 4
         last, send = [], backend._send
         backend._send = lambda targets: (last.append(targets[backend._order].tolist()), send(targets))[1]
         backend.close()
