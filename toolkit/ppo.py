@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.config import PpoConfig
+from toolkit.generator_config import PpoConfig
 from toolkit.losses import clipped_surrogate, gaussian_kl, generalized_advantage
 from toolkit.networks import GaussianPolicy, ValueNetwork, clipped_gaussian_log_prob
 from toolkit.replay import Transitions

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from toolkit.clipped_entropy import clipped_gaussian_entropy, inward_clip
-from toolkit.config import SacConfig
 from toolkit.critic import TwinCritic, soft_target
+from toolkit.generator_config import SacConfig
 from toolkit.networks import GaussianPolicy
 from toolkit.policy_mixture import MOST, PolicyMixture, Scorer
 from toolkit.ppo import Label

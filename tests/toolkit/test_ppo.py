@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from toolkit.config import PpoConfig
+from toolkit.generator_config import PpoConfig
 from toolkit.losses import gaussian_kl
 from toolkit.networks import GaussianPolicy, ValueNetwork
 from toolkit.ppo import Label, PolicyLearner

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.config import SacConfig
+from toolkit.generator_config import SacConfig
 from toolkit.networks import GaussianPolicy
 from toolkit.replay import Transitions
 from toolkit.rollout import Rollout
