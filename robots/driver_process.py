@@ -68,7 +68,7 @@ class DriverProcess(Backend):
         self._step_seconds, self._reset_seconds = step_seconds, reset_seconds
         self._last: SensorReading | None = None  # since reset
         self._offset = 0  # of the process's numbers, so that ours go on where the last process stopped
-        self._recovering = False  # a new process has not reached the robot yet
+        self._recovering = False  # the process has not reached the robot yet, or not again
         self._closed = False
         self._child: _Child | None = None  # None while it cannot be started, and after the end
         try:
@@ -196,7 +196,7 @@ class DriverProcess(Backend):
             child.ask(_RESET)
 
     def _recover(self, child: _Child | None, last: SensorReading) -> SensorReading:
-        """One look at how far the new process is; nothing is sent through it before it has heard the robot."""
+        """One look at how far the process is; nothing is sent through it before it has heard the robot."""
         if child is None:
             with contextlib.suppress(DriverEndedError):  # that there is none was said; it is tried again next time
                 self._child = self._started()

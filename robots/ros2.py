@@ -20,6 +20,7 @@ from robots.ros2_options import read_options
 from robots.spec import RobotSpec
 
 _SETTLE = 0.3  # [s] after joining before a first command may go out: a second publisher is found in that time
+_DRIVEN = 1.0  # [s] after a step in which a robot counts as driven: later, somebody may have moved it by hand
 _FAREWELL = 200_000_000  # [ns] how long `close` waits for the last command to be acknowledged
 
 
@@ -64,6 +65,7 @@ class Ros2Backend(Backend):
         self._number = 0  # of the joint state in it
         self._running = False
         self._sent: np.ndarray | None = None  # (act_dim,) in the wiring's raw units, what the robot was told last
+        self._sent_at = -np.inf  # [s] monotonic, when
 
     def reset(self) -> SensorReading:
         """Waits for the robot to speak anew and for its controller to listen; moves nothing.
@@ -71,7 +73,7 @@ class Ros2Backend(Backend):
         One that was driven until now is told to rest: it is not commanded again before it has been heard.
         """
         self._check_open()
-        if self._running:
+        if self._running and time.monotonic() - self._sent_at < self._options.wait_seconds + _DRIVEN:
             with contextlib.suppress(BackendError):  # that it cannot be told is for the next step to say
                 self._rest()
         self._running, self._last = False, None
@@ -196,4 +198,4 @@ class Ros2Backend(Backend):
             self._writer.write(message)
         except self._failure as error:
             raise BackendError(f"cannot publish on {self._options.command}: {error}") from error
-        self._sent = targets
+        self._sent, self._sent_at = targets, time.monotonic()

@@ -214,7 +214,7 @@ def numbers(given: Sequence[Any]) -> np.ndarray:
         ValueError: Not a flat list of numbers, texts that look like numbers included.
     """
     row = np.asarray(given)
-    if row.ndim != 1 or row.dtype.kind not in "fiu":
+    if row.ndim != 1 or row.dtype.kind not in "fiu" or bool in map(type, given):  # beside numbers numpy makes it one
         raise ValueError(f"{row.dtype} of {row.ndim} dimensions")
     return row.astype(np.float64)
 

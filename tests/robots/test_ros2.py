@@ -355,6 +355,19 @@ def test_a_fault_tells_the_robot_to_rest(kind: str, rest: list[float]) -> None:
         del second
 
 
+def test_a_reset_sends_no_target_of_long_ago() -> None:
+    """Between two flights somebody may have moved the arm by hand: its last target would be a jump."""
+    with answering(arm("position"), wait_seconds=0.01) as backend:
+        backend.reset()
+        backend.step(np.array([0.75, 0.2, 0.3]))
+        eventually(lambda: len(backend.robot.heard) == 1)
+        backend._sent_at -= 60.0
+        backend.reset()
+        backend.step(np.zeros(3))
+        eventually(lambda: len(backend.robot.heard) == 2)
+        assert backend.robot.heard[1] != backend.robot.heard[0]
+
+
 def test_nobody_there(domain: int) -> None:
     """Without a controller, or without a robot that speaks, a reset says what is missing."""
     with over_sockets(domain, reset_seconds=0.4) as backend:
