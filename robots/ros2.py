@@ -73,7 +73,7 @@ class Ros2Backend(Backend):
         One that was driven until now is told to rest: it is not commanded again before it has been heard.
         """
         self._check_open()
-        if self._running and time.monotonic() - self._sent_at < self._options.wait_seconds + _DRIVEN:
+        if self._running and self._is_driven():
             with contextlib.suppress(BackendError):  # that it cannot be told is for the next step to say
                 self._rest()
         self._running, self._last = False, None
@@ -125,7 +125,11 @@ class Ros2Backend(Backend):
         return self._last if newer is None else self._take(newer, self._last.sequence + 1)
 
     def close(self) -> None:
-        """Sends a last command if any was sent, position drives hold, others get zero, and leaves the domain."""
+        """Sends a last command, position drives hold, others get zero, and leaves the domain.
+
+        None if none was ever sent, or long ago and to position drives alone: these hold already, and whoever has moved
+        the robot by hand since does not want it back.
+        """
         if self._node is None:
             return
         self._inbox.close()
@@ -155,11 +159,19 @@ class Ros2Backend(Backend):
                 self._rest()
         raise BackendError(f"ROS 2 domain {self._options.domain}: {self._inbox.fault}; it obeys again after a reset")
 
+    def _is_driven(self) -> bool:
+        """Whether the last command is so recent that nobody can have moved the robot by hand since."""
+        return time.monotonic() - self._sent_at < self._options.wait_seconds + _DRIVEN
+
     def _rest(self) -> bool:
-        """Tells position drives their last target once more and others zero; False if nothing was ever told."""
-        if self._sent is None:
-            return False
+        """Tells position drives their last target once more and others zero; False if there is nothing to tell.
+
+        With only position drives an old target is not repeated: it would be a jump. Where there is another drive it
+        is: a torque left on is worse.
+        """
         hold = np.array([term.kind == "position" for term in self.spec.action])
+        if self._sent is None or (hold.all() and not self._is_driven()):
+            return False
         self._send(np.where(hold, self._sent, 0.0))
         return True
 

@@ -368,6 +368,26 @@ def test_a_reset_sends_no_target_of_long_ago() -> None:
         assert backend.robot.heard[1] != backend.robot.heard[0]
 
 
+@pytest.mark.parametrize(("kind", "rest"), [("velocity", [[0.0, 0.0, 0.0]]), ("position", [])])
+def test_the_end_sends_no_target_of_long_ago(kind: str, rest: list[list[float]]) -> None:
+    """Nor does a fault: position drives hold by themselves; a velocity or torque of long ago still has to end."""
+    with answering(arm(kind), wait_seconds=0.01) as backend:
+        backend.reset()
+        backend.step(np.array([0.75, 0.2, 0.3]))
+        second = Ros2Robot(backend._options.domain)
+        eventually(lambda: backend._inbox.fault is not None)
+        backend._sent_at -= 60.0
+        said, send = [], backend._send
+        backend._send = lambda targets: (said.append(targets.tolist()), send(targets))[1]
+        with pytest.raises(BackendError, match="2 publishers"):
+            backend.measure()
+        assert said == rest
+        backend._sent_at -= 60.0
+        backend.close()
+        assert said == rest * 2
+        second.close()
+
+
 def test_nobody_there(domain: int) -> None:
     """Without a controller, or without a robot that speaks, a reset says what is missing."""
     with over_sockets(domain, reset_seconds=0.4) as backend:
