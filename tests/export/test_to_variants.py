@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from remembering import Recurrent
 
 from export.bundle import read_bundle, write_bundle_folder
@@ -58,6 +59,14 @@ def test_the_file_is_the_same_but_for_its_weights(varied: Path, arm: RobotSpec, 
     weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2]
     assert len(weights) == 2 and all(tensor.data_type == getattr(onnx.TensorProto, word) for tensor in weights)
     assert OnnxPolicy(varied / f"policy.{name}.onnx").spec == arm
+
+
+def test_int8_fits_processors_without_vnni(varied: Path) -> None:
+    """There two products of bytes are added in 16 bits, which -128 and 255 overflow and seven bits never do."""
+    model = onnx.load(varied / "policy.int8.onnx")
+    weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    greatest = [int(np.abs(w.astype(np.int64)).max()) for w in weights if w.ndim == 2]
+    assert len(greatest) == 2 and 2 * 255 * max(greatest) < 2**15
 
 
 def test_the_usual_policy_is_untouched(varied: Path, pristine: Path) -> None:
