@@ -95,7 +95,7 @@ def _int8(policy: bytes) -> onnx.ModelProto:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "policy.onnx"
             # Seven bits of eight: where a processor has no VNNI, the sum of two products of whole bytes overflows its
-            # 16 bits, and actions would be off by half their range. A scale for each unit makes up for the lost bit.
+            # 16 bits, and actions would be off by 0.5. A scale for each unit makes up for the lost bit.
             quantize_dynamic(
                 model, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8,
                 reduce_range=True, per_channel=True,
